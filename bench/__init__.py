@@ -1,0 +1,1 @@
+"""Benchmarks of Ingot against its peers."""
