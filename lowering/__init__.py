@@ -1,0 +1,1 @@
+"""How to compute it: graph in, program out; no state, no threads."""

@@ -1,0 +1,1 @@
+"""Run it: image loader, caches, storage, executables, the reference interpreter."""
