@@ -1,0 +1,188 @@
+"""Primitives: the operations of the IR, each declared once with all that is known about it.
+
+A primitive is a frozen dataclass; its fields are static parameters. From them follow text form, file codec,
+equality and cache keys. Families (`Elementwise`, `Linear` and so on, in `primitives/`) derive most rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+
+import numpy as np
+
+from ingot.tracer import dims
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Dim, Extent
+
+if TYPE_CHECKING:
+    from ingot.tracer.array import array
+
+registry: dict[str, type[Primitive]] = {}
+"""Every concrete primitive by name."""
+
+_MEMO_BOUND = 1 << 16
+
+_instances: dict[tuple[Any, ...], Any] = {}
+_inferred: dict[tuple[Any, ...], tuple[Aval, ...]] = {}
+
+
+class _Interning(type):
+    """Makes equal primitives the same object where possible, so that memo lookups compare by identity."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        # 1, 1.0 and True are equal as dict keys but not as parameters: types belong to the key,
+        # and the text of floats tells -0.0 from 0.0.
+        key = (cls, args, tuple(kwargs.items()), _kinds(args), _kinds(kwargs.values()))
+        try:
+            found = _instances.get(key)
+        except TypeError as error:
+            raise TypeError(f"[{cls.__name__}] parameters must be hashable: {error}.") from None
+        if found is None:
+            found = super().__call__(*args, **kwargs)
+            if len(_instances) >= _MEMO_BOUND:
+                _instances.clear()
+            _instances[key] = found
+        return found
+
+
+def _kinds(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple([repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values])
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False)
+class Primitive(metaclass=_Interning):
+    """One operation of the IR.
+
+    `infer` gives result avals from operand avals and must hold for symbolic extents; `evaluate` is the NumPy
+    reference; the three transform rules record new operations on `array`s. A rule that mathematics denies is
+    set to a string: the documented reason.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    abstract: ClassVar[bool] = True
+    may_alias: ClassVar[bool] = False
+    """True when `evaluate` may return a view of its first operand."""
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, eq=False, repr=False)(cls)
+        cls.abstract = abstract
+        if not abstract:
+            if "name" not in cls.__dict__:
+                cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+            if cls.name in registry:
+                raise TypeError(f"[Primitive] {cls.name} is declared twice.")
+            registry[cls.name] = cls
+
+    # -- identity ----------------------------------------------------------------------------------
+
+    def params(self) -> dict[str, Any]:
+        """Static parameters by field name, in order of declaration."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def _key(self) -> tuple[Any, ...]:
+        values = tuple(self.params().values())
+        return (type(self), values, _kinds(values))
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Primitive) and hash(self) == hash(other) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        found = self.__dict__.get("_hash")
+        if found is None:
+            found = hash(self._key())
+            object.__setattr__(self, "_hash", found)
+        return found
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.params().items())
+        return f"{type(self).__name__}({shown})"
+
+    # -- rules -------------------------------------------------------------------------------------
+
+    def infer(self, *avals: Aval) -> Aval | tuple[Aval, ...]:
+        """Avals of the results; raises ValueError where operands do not fit."""
+        raise NotImplementedError(f"[{self.name}] infer")
+
+    def evaluate(self, *operands: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """NumPy reference. Operands are never modified."""
+        raise NotImplementedError(f"[{self.name}] evaluate")
+
+    def vjp(
+        self, primals: Sequence[array], cotangents: Sequence[array | None], results: Sequence[array]
+    ) -> Sequence[array | None]:
+        """Cotangents of the operands; None stands for zero, in the arguments too."""
+        raise NotImplementedError(f"[{self.name}] vjp")
+
+    def jvp(
+        self, primals: Sequence[array], tangents: Sequence[array | None], results: Sequence[array]
+    ) -> Sequence[array | None]:
+        """Tangents of the results; None stands for zero, in the arguments too."""
+        raise NotImplementedError(f"[{self.name}] jvp")
+
+    def vmap(
+        self, operands: Sequence[array], axes: Sequence[int | None], size: Extent
+    ) -> tuple[Sequence[array], Sequence[int | None]]:
+        """Results and their batch axes, from operands with batch axes (None: not batched) of extent `size`."""
+        raise NotImplementedError(f"[{self.name}] vmap")
+
+    # -- derived -----------------------------------------------------------------------------------
+
+    def result_avals(self, avals: tuple[Aval, ...]) -> tuple[Aval, ...]:
+        """Memoised `infer`, always a tuple."""
+        key = (self, avals)
+        found = _inferred.get(key)
+        if found is None:
+            result = self.infer(*avals)
+            found = result if isinstance(result, tuple) else (result,)
+            if len(_inferred) >= _MEMO_BOUND:
+                _inferred.clear()
+            _inferred[key] = found
+        return found
+
+    def substitute(self, env: Mapping[str, Extent]) -> Primitive:
+        """The primitive with symbols in its parameters replaced."""
+        params = self.params()
+        new = {name: substitute_param(value, env) for name, value in params.items()}
+        if all(new[name] is value for name, value in params.items()):
+            return self
+        return type(self)(**new)
+
+
+def substitute_param(value: Any, env: Mapping[str, Extent]) -> Any:
+    """A parameter with its symbolic extents replaced; the same object when nothing changes."""
+    if isinstance(value, Dim):
+        return dims.substitute(value, env)
+    if isinstance(value, tuple):
+        new = tuple(substitute_param(v, env) for v in value)
+        return value if all(a is b for a, b in zip(new, value, strict=True)) else new
+    if hasattr(value, "substitute"):
+        return value.substitute(env)
+    return value
+
+
+def symbols_of_param(value: Any, found: dict[Dim, None]) -> None:
+    """Collect the symbols that occur in a parameter, in order, into `found`."""
+    if isinstance(value, Dim):
+        for symbol in dims.symbols(value):
+            found.setdefault(symbol)
+    elif isinstance(value, tuple):
+        for item in value:
+            symbols_of_param(item, found)
+    elif hasattr(value, "dims"):
+        for symbol in value.dims:
+            found.setdefault(symbol)
+
+
+def has_rule(cls: type[Primitive], rule: str) -> bool | str:
+    """True when `cls` has the rule, False when it lacks it, or the documented reason why it cannot have it."""
+    value = getattr(cls, rule)
+    if isinstance(value, str):
+        return value
+    return value is not getattr(Primitive, rule)
