@@ -4,11 +4,13 @@ An *extent* is an `int` or a `Dim`. A `Dim` is a polynomial with integer coeffic
 a named symbol or `//`, `%`, `min`, `max` of extents. Expressions are kept in one normal form and interned, so
 equal structure means the identical object, and results that are constant are plain `int`.
 
-    grammar   extent := int | symbol | polynomial | atom          atom := x // y | x % y | min(x, ...) | max(x, ...)
-              symbol := Dim(name, min, max, multiple_of)           its values: multiples of multiple_of in [min, max]
+    extent     := int | symbol | atom | polynomial
+    symbol     := Dim(name, min, max, multiple_of)       its values: multiples of multiple_of in [min, max]
+    atom       := extent // extent | extent % extent | min(extent, ...) | max(extent, ...)
+    polynomial := sum of  coefficient * (symbol | atom) * ...
 
-A symbol with `multiple_of=m` is held as `m` times the atom `symbol // m` inside polynomials; divisibility then
-falls out of the coefficients. `Dim.terms` shows polynomials with that undone.
+A symbol with `multiple_of=m` is held as `m` times the atom `symbol // m` inside polynomials; divisibility
+then falls out of the coefficients. `Dim.terms` shows polynomials with that undone.
 
 Comparisons are decided from the ranges (`decide`). Python's operators ask the ambient `DimScope` when that
 fails: it answers for the sample and records a `Guard`. `x // y` and `x % y` mean Python's (rounding down);
@@ -55,12 +57,12 @@ _interning = threading.Lock()
 class Dim:
     """A symbolic extent; calling the class makes a named symbol.
 
-    name: an ASCII identifier. min, max: the inclusive range, `max=None` is unbounded. multiple_of: every value is
-    a multiple of it. Symbols of one name and range are the identical object. Raises ValueError for a range that
-    is malformed or holds no value.
+    name: an ASCII identifier. min, max: the inclusive range, `max=None` is unbounded. multiple_of: every
+    value is a multiple of it. Symbols of one name and range are the identical object. Raises ValueError for a
+    range that is malformed or holds no value.
 
-    `op` says what an expression is: "symbol" (then .name, .min, .max, .multiple_of exist), "//", "%", "min", "max"
-    (then .operands exists), or "+" for a polynomial. `terms` serves all of them.
+    `op` says what an expression is: "symbol" (then .name, .min, .max, .multiple_of exist), "//", "%", "min",
+    "max" (then .operands exists), or "+" for a polynomial. `terms` serves all of them.
     """
 
     __slots__ = (
@@ -125,7 +127,7 @@ class Dim:
             return (Dim, (self.name, self.min, self.max, self.multiple_of))
         return (parse, (str(self), {s.name: s for s in symbols(self)}))
 
-    # Arithmetic. Anything that is not an integer or a Dim is left to the other operand (arrays, for instance).
+    # Arithmetic. Anything that is neither an integer nor a Dim is left to the other operand (an array, say).
 
     def __add__(self, other: object) -> Any:
         right = _operand(other)
@@ -226,7 +228,7 @@ class Dim:
         return NotImplemented if right is None else _ask("ge", self, right)
 
     def __bool__(self) -> bool:
-        return _ask("ne", self, 0)
+        return _ask("ne", self, 0, structural=False)
 
     def __index__(self) -> int:
         return _as_number(self)
@@ -255,18 +257,18 @@ def _no_true_division(left: object, right: object) -> NoReturn:
     )
 
 
-# --- Making nodes ------------------------------------------------------------------------------------------------
-
-
 def _symbol(name: str, lo: int, hi: int | None, multiple: int) -> Dim:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
         raise ValueError(f"[Dim] the name must be an ASCII identifier other than min, max, inf; got {name!r}")
     for option, value in (("min", lo), ("max", hi), ("multiple_of", multiple)):
-        if not (isinstance(value, Integral) or (option == "max" and value is None)) or isinstance(value, bool):
+        if option == "max" and value is None:
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool):
             raise ValueError(f"[Dim] {option} of {name!r} must be an integer, got {value!r}")
     lo, hi, multiple = int(lo), None if hi is None else int(hi), int(multiple)
     if lo < 0 or multiple < 1:
-        raise ValueError(f"[Dim] {name!r} needs min >= 0 and multiple_of >= 1, got min={lo}, multiple_of={multiple}")
+        given = f"min={lo}, multiple_of={multiple}"
+        raise ValueError(f"[Dim] {name!r} needs min >= 0 and multiple_of >= 1, got {given}")
     first = -(-lo // multiple) * multiple
     last = math.inf if hi is None else hi // multiple * multiple
     if first > last:
@@ -418,9 +420,6 @@ def _merge_remainders(terms: dict[Monomial, int]) -> bool:
     return False
 
 
-# --- Arithmetic --------------------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=4096)
 def _add(a: Extent, b: Extent) -> Extent:
     if isinstance(a, int) and isinstance(b, int):
@@ -542,11 +541,11 @@ def _floordiv_by_int(a: Extent, k: int) -> Extent:
     if common > 1:  # (g*x + c)//(g*k) = (x + c//g)//k
         smaller = _add(_polynomial({m: c // common for m, c in variable}), constant // common)
         return _add(quotient, _floordiv(smaller, k // common))
-    [((first, _), *more), c], *others = variable
-    if first.op == "//" and not _is_unit(first) and not more and not others and c == 1 and variable[0][0][0][1] == 1:
-        inner = first.operands[1]
-        if isinstance(inner, int):  # (x//a + c)//k = (x + a*c)//(a*k)
-            return _add(quotient, _floordiv(_add(first.operands[0], inner * constant), inner * k))
+    alone = _add(rest, -constant)
+    if isinstance(alone, Dim) and alone.op == "//" and not _is_unit(alone):
+        of, by = alone.operands
+        if isinstance(by, int):  # (x//a + c)//k = (x + a*c)//(a*k)
+            return _add(quotient, _floordiv(_add(of, by * constant), by * k))
     return _add(quotient, _quotient_atom(rest, k))
 
 
@@ -682,11 +681,8 @@ def ceil_div(a: Extent, b: Extent) -> Extent:
     return _multiply(_floordiv(_multiply(_extent(a), -1), _extent(b)), -1)
 
 
-# --- Ranges and decisions ----------------------------------------------------------------------------------------
-
-
 def bounds(extent: Extent) -> tuple[int | None, int | None]:
-    """An interval that holds every value of the extent; None where it is unbounded. Sound, not always tight."""
+    """An interval with every value of the extent, None where it is unbounded. Sound, not always tight."""
     lo, hi = _interval_of(_extent(extent))
     return None if lo == -math.inf else int(lo), None if hi == math.inf else int(hi)
 
@@ -842,7 +838,7 @@ def _opens(atom: Dim) -> bool:
 
 
 def decide(relation: str, a: Extent, b: Extent) -> bool | None:
-    """Whether `a relation b` holds for all values of the symbols (True), for none (False), or neither is known.
+    """Whether `a relation b` holds for all values of the symbols (True) or none (False); None: undecidable.
 
     relation is one of "eq", "ne", "lt", "le", "gt", "ge". Never asks the ambient scope.
     """
@@ -874,9 +870,6 @@ def same(a: Extent, b: Extent) -> bool:
 def same_shape(s: Sequence[Extent], t: Sequence[Extent]) -> bool:
     """Structural identity of two shapes; never asks the ambient scope."""
     return len(s) == len(t) and all(map(same, s, t))
-
-
-# --- Values ------------------------------------------------------------------------------------------------------
 
 
 def symbols(*extents: Extent) -> tuple[Dim, ...]:
@@ -973,14 +966,11 @@ def check_value(symbol: Dim, value: int, where: str = "") -> None:
         raise ValueError(f"[dim] {describe(symbol)} cannot be {value}{where and ' ' + where}")
 
 
-# --- Guards and scopes -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Guard:
-    """A relation between extents that a trace took for granted; `fixed` when Python used the extent as a number.
+    """A relation between extents that a trace took for granted.
 
-    Equality and hash ignore the location.
+    `fixed` says that Python used the extent as a number. Equality and hash ignore the location.
     """
 
     relation: str
@@ -1051,7 +1041,7 @@ class DimScope:
 
     samples: size of each symbol by name (a dict that may grow while the scope is active). policy: "guard" or
     "specialise", for the owner to read. locate: called at each new event for the user's source location.
-    `guards` lists what was taken for granted, each once, in order of first use. Scopes nest per thread; the
+    `events` lists what was taken for granted, each once, in order of first use. Scopes nest per thread; the
     innermost one that has samples for all symbols of a comparison answers it.
     """
 
@@ -1069,9 +1059,9 @@ class DimScope:
         self._events: dict[Guard, Guard] = {}
 
     @property
-    def guards(self) -> tuple[Guard, ...]:
+    def events(self) -> list[Guard]:
         """The recorded relations, all of which hold for the samples."""
-        return tuple(self._events)
+        return list(self._events)
 
     def record(self, relation: str, left: Extent, right: Extent, fixed: bool = False) -> None:
         """Note that the trace depends on `left relation right`."""
@@ -1102,7 +1092,7 @@ def _scope_for(*extents: Extent) -> DimScope | None:
     return next((s for s in reversed(_scopes.stack) if all(name in s.samples for name in names)), None)
 
 
-def _ask(relation: str, a: Dim, b: Extent) -> bool:
+def _ask(relation: str, a: Dim, b: Extent, structural: bool = True) -> bool:
     known = decide(relation, a, b)
     if known is not None:
         return known
@@ -1111,7 +1101,7 @@ def _ask(relation: str, a: Dim, b: Extent) -> bool:
         holds = _compare(relation, evaluate(a, scope.samples), evaluate(b, scope.samples))
         scope.record(relation if holds else _NEGATED[relation], a, b)
         return holds
-    if relation in ("eq", "ne") and not (isinstance(b, int) and relation == "ne" and b == 0 and _in_bool()):
+    if structural and relation in ("eq", "ne"):
         return relation == "ne"
     ranges = "; ".join(describe(s) for s in symbols(a, b))
     raise ValueError(f"[dim] {a} {RELATIONS[relation]} {b} is not decided by the ranges: {ranges}")
@@ -1128,3 +1118,276 @@ def _as_number(x: Dim) -> int:
     value = evaluate(x, scope.samples)
     scope.record("eq", x, value, fixed=True)
     return value
+
+
+def bind(
+    pattern: Sequence[Extent], sizes: Sequence[int], env: dict[str, int], name: str = "shape"
+) -> list[tuple[int, Extent, int]]:
+    """Match one shape pattern with actual sizes, adding what that settles to `env`.
+
+    A symbol takes the size; an extent linear in its one unknown symbol is solved; others are returned as
+    (axis, extent, size), to be checked once more symbols are known. Raises ValueError, naming `name`, axis,
+    dim, range and value, for a wrong rank, a mismatch, or a size outside the dim's range.
+    """
+    if len(pattern) != len(sizes):
+        expected = f"{len(pattern)} axes {_shape(pattern)}"
+        raise ValueError(f"[bind] {name} must have {expected}, got shape {_shape(sizes)}")
+    pending = [(axis, x, int(size)) for axis, (x, size) in enumerate(zip(pattern, sizes, strict=True))]
+    return [item for item in pending if not _bind_extent(*item, env, name)]
+
+
+def bind_shapes(
+    patterns: Sequence[Sequence[Extent]], shapes: Sequence[Sequence[int]], names: Sequence[str] | None = None
+) -> dict[str, int]:
+    """The size of every symbol that makes the shape patterns equal to the shapes.
+
+    Raises ValueError as `bind` does, and when the shapes do not determine a symbol.
+    """
+    if len(patterns) != len(shapes):
+        raise ValueError(f"[bind] expected {len(patterns)} shapes, got {len(shapes)}")
+    names = names or [f"input {i}" for i in range(len(patterns))]
+    env: dict[str, int] = {}
+    pending: list[tuple[str, int, Extent, int]] = []
+    for pattern, shape, name in zip(patterns, shapes, names, strict=True):
+        pending += [(name, *item) for item in bind(pattern, shape, env, name)]
+    while pending:
+        left = [item for item in pending if not _bind_extent(*item[1:], env, item[0])]
+        if len(left) == len(pending):
+            name, axis, extent, size = left[0]
+            unknown = ", ".join(s.name for s in symbols(extent) if s.name not in env)
+            given = f"axis {axis} of {name} is {extent} = {size}"
+            raise ValueError(f"[bind] {given}, which does not determine {unknown}")
+        pending = left
+    return env
+
+
+def _bind_extent(axis: int, extent: Extent, size: int, env: dict[str, int], name: str) -> bool:
+    """Check or solve `extent == size`; False when it has too many unknown symbols to do either."""
+    where = f"axis {axis} of {name}"
+    if not isinstance(extent, Dim):
+        if extent != size:
+            raise ValueError(f"[bind] {where} must be {extent}, got {size}")
+        return True
+    if extent.op == "symbol" and extent.name not in env:
+        check_value(extent, size, f"({where})")
+        env[extent.name] = size
+        return True
+    unknown = [s for s in symbols(extent) if s.name not in env]
+    if len(unknown) > 1:
+        return False
+    if unknown:
+        return _solve(unknown[0], substitute(extent, env), size, env, where)
+    if (value := evaluate(extent, env)) != size:
+        known = ", ".join(f"{s.name} = {env[s.name]}" for s in symbols(extent))
+        raise ValueError(f"[bind] {where} must be {extent} = {value}, got {size} ({known})")
+    return True
+
+
+def _solve(symbol: Dim, extent: Extent, size: int, env: dict[str, int], where: str) -> bool:
+    """Bind the one symbol of an extent linear in it; False when the extent is not."""
+    if isinstance(extent, int):  # the symbol dropped out: its value has to come from elsewhere
+        if extent != size:
+            raise ValueError(f"[bind] {where} must be {extent}, got {size}")
+        return False
+    constant, variable = _split_constant(extent)
+    if len(variable) != 1 or variable[0][0] != symbol.poly[0][0]:
+        return False
+    [(_, c)] = variable
+    times, remainder = divmod(size - constant, c)
+    if remainder:
+        raise ValueError(f"[bind] {where} must be {extent}, got {size}: no {describe(symbol)} gives it")
+    value = times * symbol.multiple_of
+    check_value(symbol, value, f"({where} is {extent} = {size})")
+    env[symbol.name] = value
+    return True
+
+
+def _shape(shape: Sequence[Extent]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _text_of(x: Dim) -> str:
+    if x.op in ("min", "max"):
+        return f"{x.op}({', '.join(map(str, x.operands))})"
+    if x.op != "+":
+        return f"{_tight(x.operands[0])}{x.op}{_tight(x.operands[1])}"
+    text = ""
+    for c, factors in x.terms:
+        sign = ("-" if c < 0 else "") if not text else (" - " if c < 0 else " + ")
+        text += sign + _term_text(abs(c), factors, bare=bool(text) or c > 0)
+    return text
+
+
+def _term_text(c: int, factors: Monomial, bare: bool) -> str:
+    atoms = [atom for atom, power in factors for _ in range(power)]
+    if c == 1 and len(atoms) == 1 and bare:
+        return str(atoms[0])
+    return "*".join(([str(c)] if c != 1 or not atoms else []) + [_tight(atom) for atom in atoms])
+
+
+def _tight(x: Extent) -> str:
+    """The text of an operand of *, // or %."""
+    text = str(x)
+    compound = isinstance(x, Dim) and x.op in ("+", "//", "%") or (isinstance(x, int) and x < 0)
+    return f"({text})" if compound else text
+
+
+def _with_whole_symbols(mono: Monomial, c: int) -> tuple[int, Monomial]:
+    """A term with as many `multiple_of * (symbol // multiple_of)` as there are written as the symbol."""
+    factors: list[tuple[Dim, int]] = []
+    for atom, power in mono:
+        if not _is_unit(atom):
+            factors.append((atom, power))
+            continue
+        symbol, multiple = atom.operands
+        assert isinstance(symbol, Dim) and isinstance(multiple, int)
+        whole = 0
+        while whole < power and c % multiple == 0:
+            c //= multiple
+            whole += 1
+        factors += [(x, n) for x, n in ((symbol, whole), (atom, power - whole)) if n]
+    return c, tuple(factors)
+
+
+class DimSyntaxError(ValueError):
+    """Text that is not an extent; `.column` counts from 0 in the text given."""
+
+    def __init__(self, message: str, column: int) -> None:
+        super().__init__(f"[dim] column {column + 1}: {message}")
+        self.message = message
+        self.column = column
+
+
+def parse(text: str, symbols: Mapping[str, Dim]) -> Extent:
+    """The extent that `str` wrote as `text`, with the symbols looked up by name.
+
+    Safe on hostile text: nesting, length, size of numbers and work are limited. Raises DimSyntaxError.
+    """
+    reader = _Reader(text, symbols)
+    result = reader.sum()
+    reader.expect_end()
+    return result
+
+
+def parse_guard(text: str, symbols: Mapping[str, Dim]) -> Guard:
+    """The guard that `str` wrote as `text`, such as `B + 1 <= 128`. Raises DimSyntaxError."""
+    reader = _Reader(text, symbols)
+    left = reader.sum()
+    relation = next((name for name, sign in RELATIONS.items() if reader.accept(sign)), None)
+    if relation is None:
+        reader.fail("expected one of == != < <= > >=")
+    right = reader.sum()
+    reader.expect_end()
+    return Guard(relation, left, right)
+
+
+_TOKEN = re.compile(r"\s*([0-9]+|[A-Za-z_][A-Za-z0-9_]*|//|==|!=|<=|>=|[-+*%(),<>])", re.ASCII)
+
+
+class _Reader:
+    """Recursive descent over   sum := product (+|- product)*   product := unary (*|//|% unary)*."""
+
+    def __init__(self, text: str, symbols: Mapping[str, Dim]) -> None:
+        if len(text) > _PARSE_LENGTH:
+            message = f"an extent of {len(text)} characters, at most {_PARSE_LENGTH}"
+            raise DimSyntaxError(message, _PARSE_LENGTH)
+        self.text, self.symbols = text, symbols
+        self.position, self.depth, self.work = 0, 0, 0
+        self.advance()
+
+    def advance(self) -> None:
+        found = _TOKEN.match(self.text, self.position)
+        if found:
+            self.token, self.start, self.position = found[1], found.start(1), found.end()
+            return
+        tail = self.text[self.position :]
+        self.token, self.start = "", self.position + len(tail) - len(tail.lstrip())
+        if tail.strip():
+            self.fail(f"unexpected {tail.strip()[0]!r}")
+
+    def fail(self, message: str) -> NoReturn:
+        raise DimSyntaxError(message, self.start)
+
+    def accept(self, token: str) -> bool:
+        if self.token != token:
+            return False
+        self.advance()
+        return True
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            self.fail(f"expected {token!r}, got {self.token or 'the end'!r}")
+
+    def expect_end(self) -> None:
+        if self.token:
+            self.fail(f"unexpected {self.token!r}")
+
+    def combine(self, operator: str, left: Extent, right: Extent) -> Extent:
+        sizes = _weight(left), _weight(right)
+        self.work += sizes[0] + sizes[1] if operator in "+-" else (sizes[0] + 1) * (sizes[1] + 1)
+        if self.work > _PARSE_WORK:
+            self.fail("the extent is too large")
+        try:
+            match operator:
+                case "+":
+                    return _add(left, right)
+                case "-":
+                    return _add(left, _multiply(right, -1))
+                case "*":
+                    return _multiply(left, right)
+            return apply(operator, (left, right))
+        except (ValueError, ZeroDivisionError) as error:
+            self.fail(str(error).removeprefix("[dim] "))
+
+    def sum(self) -> Extent:
+        left = self.product()
+        while self.token in ("+", "-"):
+            operator = self.token
+            self.advance()
+            left = self.combine(operator, left, self.product())
+        return left
+
+    def product(self) -> Extent:
+        left = self.unary()
+        while self.token in ("*", "//", "%"):
+            operator = self.token
+            self.advance()
+            left = self.combine(operator, left, self.unary())
+        return left
+
+    def unary(self) -> Extent:
+        negative = False
+        while self.accept("-"):
+            negative = not negative
+        operand = self.primary()
+        return self.combine("*", operand, -1) if negative else operand
+
+    def primary(self) -> Extent:
+        token = self.token
+        if token[:1].isdigit():
+            if len(token) > MAX_COEFFICIENT_BITS // 4:
+                self.fail(f"a number of {len(token)} digits")
+            self.advance()
+            return int(token)
+        if token == "(" or token in ("min", "max"):
+            return self.nested(token)
+        if not _NAME.fullmatch(token):
+            self.fail(f"expected an extent, got {token or 'the end'!r}")
+        if token not in self.symbols:
+            self.fail(f"unknown dim {token!r}")
+        self.advance()
+        return self.symbols[token]
+
+    def nested(self, token: str) -> Extent:
+        self.depth += 1
+        if self.depth > _PARSE_DEPTH:
+            self.fail(f"nested more than {_PARSE_DEPTH} deep")
+        self.advance()
+        if token != "(":
+            self.expect("(")
+        result = self.sum()
+        while token != "(" and self.accept(","):
+            result = self.combine(token, result, self.sum())
+        self.expect(")")
+        self.depth -= 1
+        return result
