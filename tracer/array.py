@@ -23,13 +23,17 @@ from ingot.tracer.state import ABSTRACT, next_serial, state, user_frame
 
 
 class Storage:
-    """Memory that values view: `owner` keeps it alive. `pinned` once a writable view was handed out."""
+    """Memory that values view: `owner` keeps it alive.
 
-    __slots__ = ("owner", "pinned", "_pointer", "_nbytes")
+    `pinned`: a writable view was handed out, so the contents may change. `frozen`: a graph holds the contents as
+    a constant, so a writable view gets a copy.
+    """
+
+    __slots__ = ("owner", "pinned", "frozen", "_pointer", "_nbytes")
 
     def __init__(self, owner: Any, pointer: int | None = None, nbytes: int | None = None) -> None:
         self.owner = owner
-        self.pinned = False
+        self.pinned = self.frozen = False
         self._pointer, self._nbytes = pointer, nbytes
 
     @property
@@ -291,8 +295,8 @@ class array:
         """A view that outside code may write through: pins the storage."""
         value = self._evaluated()
         view = value.view
-        if not view.flags.writeable:
-            # Memory we may not write (a mapped file, a constant): the array gets its own copy first.
+        if not view.flags.writeable or value.storage.frozen:
+            # Memory nobody may write (a mapped file, a constant): the array gets its own copy first.
             fresh = leaf(view.copy(), aval=value.aval)
             value.storage, value.view = fresh.storage, fresh.view
             view = value.view

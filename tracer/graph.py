@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import CodeType
@@ -16,6 +16,7 @@ from ingot.tracer import dims as _dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent, Guard
 from ingot.tracer.dtypes import Dtype
+from ingot.tracer.facts import assume
 from ingot.tracer.primitive import Primitive, substitute_param, symbols_of_param
 
 Scalar = bool | int | float | complex
@@ -168,9 +169,10 @@ class Graph:
     def avals(self) -> tuple[Aval, ...]:
         """Aval of every value by id."""
         found = list(self.inputs) + [c.aval for c in self.constants]
-        for node in self.nodes:
-            operands = tuple(o.aval if isinstance(o, Literal) else found[o] for o in node.operands)
-            found.extend(node.primitive.result_avals(operands))
+        with assume(self.guards):
+            for node in self.nodes:
+                operands = tuple(o.aval if isinstance(o, Literal) else found[o] for o in node.operands)
+                found.extend(node.primitive.result_avals(operands))
         return tuple(found)
 
     @property
@@ -241,11 +243,15 @@ class Graph:
 class GraphBuilder:
     """Builds a graph node by node and keeps its value ids canonical.
 
-    Inputs and constants are declared first; `add` appends a node and returns the ids of its results.
+    Inputs and constants are declared first; `add` appends a node and returns the ids of its results. `guards`
+    are relations between extents that inference may take for granted.
     """
 
-    def __init__(self, name: str, inputs: Sequence[Aval], input_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, inputs: Sequence[Aval], input_names: Sequence[str] = (), guards: Sequence[Guard] = ()
+    ) -> None:
         self.name = name
+        self.guards = tuple(guards)
         self.inputs = tuple(inputs)
         self.input_names = tuple(input_names)
         self.constants: list[Constant] = []
@@ -268,7 +274,8 @@ class GraphBuilder:
         scope: str = "",
     ) -> tuple[int, ...]:
         """Append a node; returns the ids of its results."""
-        avals = primitive.result_avals(tuple(self.aval_of(o) for o in operands))
+        with assume(self.guards):
+            avals = primitive.result_avals(tuple(self.aval_of(o) for o in operands))
         first = len(self.avals)
         self.avals.extend(avals)
         results = tuple(range(first, first + len(avals)))
@@ -278,9 +285,9 @@ class GraphBuilder:
     def aval_of(self, operand: Operand) -> Aval:
         return operand.aval if isinstance(operand, Literal) else self.avals[operand]
 
-    def finish(self, outputs: Sequence[Operand], guards: Iterable[Guard] = ()) -> Graph:
+    def finish(self, outputs: Sequence[Operand]) -> Graph:
         """The finished graph. Its dims are the symbols that occur in it, in order of first occurrence."""
-        guards = tuple(guards)
+        guards = self.guards
         found: dict[Dim, None] = {}
         for aval in self.inputs:
             symbols_of_param(aval.shape, found)

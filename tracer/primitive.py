@@ -16,6 +16,7 @@ import numpy as np
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.facts import contextual
 
 if TYPE_CHECKING:
     from ingot.tracer.array import array
@@ -141,6 +142,8 @@ class Primitive(metaclass=_Interning):
         if found is None:
             result = self.infer(*avals)
             found = result if isinstance(result, tuple) else (result,)
+            if any(a.is_symbolic for a in avals) and contextual():
+                return found  # remembered, it would not record its guards in the next trace
             if len(_inferred) >= _MEMO_BOUND:
                 _inferred.clear()
             _inferred[key] = found

@@ -1,0 +1,90 @@
+"""Ingot: trace Python array functions, fuse them into native kernels, cast them into one file, run it anywhere.
+
+The names are those of MLX: `import ingot as mx` serves scripts written for `mlx.core`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import TYPE_CHECKING, Any
+
+from ingot.runtime.evaluator import install as _install
+from ingot.tracer import buffer as _buffer
+from ingot.tracer.array import array
+from ingot.tracer.dims import Dim
+from ingot.tracer.dtypes import (
+    Dtype,
+    DtypeCategory,
+    bfloat16,
+    bool_,
+    complex64,
+    complexfloating,
+    float16,
+    float32,
+    float64,
+    floating,
+    generic,
+    inexact,
+    int8,
+    int16,
+    int32,
+    int64,
+    integer,
+    issubdtype,
+    number,
+    signedinteger,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+    unsignedinteger,
+)
+from ingot.tracer.errors import FormatError, GraphError, GuardError, ShapeError, TracerError
+from ingot.tracer.ops import *  # noqa: F403
+from ingot.tracer.ops.evaluation import async_eval, eval
+from ingot.tracer.transforms.checkpoint import checkpoint
+from ingot.tracer.transforms.compile import compile, disable_compile, enable_compile
+from ingot.tracer.transforms.control import cond, while_loop
+from ingot.tracer.transforms.grad import grad, stop_gradient, value_and_grad, vjp
+from ingot.tracer.transforms.jvp import jvp
+from ingot.tracer.transforms.vmap import vmap
+
+_install()
+_buffer.install()
+
+__version__ = "0.1.0"
+
+pi = math.pi
+e = math.e
+euler_gamma = 0.5772156649015329
+inf = math.inf
+nan = math.nan
+newaxis = None
+
+# Loaded at first use: each brings imports that recording a graph does not need.
+_LAZY_MODULES = ("nn", "optimizers", "utils", "random", "demo", "cli")
+_LAZY_NAMES = {
+    "export_function": "ingot.format.exporter",
+    "exporter": "ingot.format.exporter",
+    "import_function": "ingot.format.importer",
+}
+
+if TYPE_CHECKING:
+    from ingot import nn, optimizers, random, utils
+    from ingot.format.exporter import export_function, exporter
+    from ingot.format.importer import import_function
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"ingot.{name}")
+    if name in _LAZY_NAMES:
+        value = getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'ingot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})

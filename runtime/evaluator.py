@@ -1,0 +1,48 @@
+"""The evaluator that arrays use: chooses the tier for lazy graphs, finds executables for traced ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.runtime import interpreter
+from ingot.tracer import config, evaluate
+from ingot.tracer.array import Value
+from ingot.tracer.graph import Graph
+from ingot.tracer.state import ABSTRACT
+from ingot.tracer.trace import build_graph, linearise
+
+
+class Runtime:
+    """Implements `ingot.tracer.evaluate.Evaluator`."""
+
+    def evaluate(self, values: Sequence[Value]) -> None:
+        if config.get("INGOT_EAGER") == "compile":
+            _evaluate_compiled(values)
+        else:
+            interpreter.evaluate_lazy(values)
+
+    def executable(self, graph: Graph) -> evaluate.Executable:
+        # imported late: only compiled functions need the lowering
+        from ingot.runtime.executable import executable
+
+        return executable(graph)
+
+
+def _evaluate_compiled(values: Sequence[Value]) -> None:
+    """Compile the lazy graph; evaluated arrays are its operands, never constants."""
+    _, leaves = linearise(values, lambda v: v.storage is not None)
+    if any(v.storage is None or v.trace == ABSTRACT for v in leaves):
+        interpreter.evaluate_lazy(values)  # raises the error that explains it
+        return
+    since = max((v.serial for v in values), default=0) + 1
+    traced = build_graph("lazy", leaves, list(values), since=since, close=True, descend=True)
+    results = Runtime().executable(traced.graph)(leaves)
+    for value, result in zip(values, results, strict=True):
+        value.view, value.storage = result.view, result.storage
+        if not value.trace:
+            value.node = None
+
+
+def install() -> None:
+    """Make this the evaluator of all arrays."""
+    evaluate.install(Runtime())

@@ -1,0 +1,293 @@
+"""compile: trace once per signature, then run the graph natively."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+
+from ingot.tracer import config, dims, tree
+from ingot.tracer.array import Value, array, leaf, record_all, wrap
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Dim
+from ingot.tracer.errors import GuardError
+from ingot.tracer.evaluate import Executable, evaluator
+from ingot.tracer.graph import Graph, Literal
+from ingot.tracer.primitives.control import Call
+from ingot.tracer.state import state
+from ingot.tracer.trace import trace
+from ingot.tracer.transforms.arguments import check_callable
+
+_enabled = [True]
+
+_STATIC = (bool, int, float, complex, str, bytes, type(None))
+
+
+def enable_compile() -> None:
+    """Undo `disable_compile`."""
+    _enabled[0] = True
+
+
+def disable_compile() -> None:
+    """Make every compiled function run its Python function instead, for debugging."""
+    _enabled[0] = False
+
+
+class _Entry:
+    """One trace of a compiled function."""
+
+    def __init__(self, graph: Graph, out_tree: tree.Tree, statics: list[Any], n_state: int) -> None:
+        self.graph, self.out_tree, self.statics, self.n_state = graph, out_tree, statics, n_state
+        self.executable: Executable | None = None
+        self.closed: tuple[Graph, list[Value]] | None = None
+
+    def run(self, operands: Sequence[Value]) -> list[array]:
+        if self.executable is None:
+            self.executable = evaluator().executable(self.graph)
+        return [wrap(v) for v in self.executable(operands)]
+
+    def record(self, operands: Sequence[Value | Literal]) -> list[array]:
+        """One lazy `call` node; the graph's constants are operands of it."""
+        if self.closed is None:
+            self.closed = close(self.graph)
+        graph, constants = self.closed
+        if not graph.outputs:
+            return []
+        return list(record_all(Call(graph, "compiled"), *operands, *constants))
+
+
+def close(graph: Graph) -> tuple[Graph, list[Value]]:
+    """The graph with its constants as trailing inputs, and their values."""
+    constants = [leaf(c.data, aval=c.aval) for c in graph.constants]
+    inputs = graph.inputs + tuple(c.aval for c in graph.constants)
+    return replace(graph, inputs=inputs, constants=(), input_names=()), constants
+
+
+class CompiledFunction:
+    """What `compile` returns: a callable with a cache of traces by signature.
+
+    Signature: the tree of the arguments, shape and dtype of each array in it (with `shapeless`, rank and dtype),
+    every other argument by type and value, and the arrays in the captured state.
+    """
+
+    def __init__(self, fun: Callable, inputs: Any, outputs: Any, shapeless: bool) -> None:
+        update_wrapper(self, fun)
+        self._fun, self._inputs, self._outputs, self._shapeless = fun, inputs, outputs, shapeless
+        self._entries: dict[Any, list[_Entry]] = {}
+
+    def __repr__(self) -> str:
+        return f"<compiled {getattr(self._fun, '__name__', self._fun)!s}>"
+
+    @property
+    def traces(self) -> int:
+        """How many traces the function holds."""
+        return sum(map(len, self._entries.values()))
+
+    def graphs(self) -> list[Graph]:
+        """The traced graphs."""
+        return [entry.graph for entries in self._entries.values() for entry in entries]
+
+    def clear(self) -> None:
+        """Forget all traces."""
+        self._entries.clear()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.depth or not _enabled[0]:
+            # Inside another transform the operations belong to its trace.
+            return self._fun(*args, **kwargs)
+        leaves, structure = tree.flatten((args, kwargs))
+        operands, statics, spots = _split(leaves)
+        captured = _state_arrays("inputs", self._inputs)
+        operands += [h._value for h in captured]
+        key = (structure, spots, statics, tuple([_signature(v, self._shapeless) for v in operands]))
+        try:
+            entries = self._entries.get(key)
+        except TypeError as error:
+            raise ValueError(f"[compile] arguments that are not arrays must be hashable: {error}.") from None
+        entry, results = self._find(entries, operands)
+        if entry is None:
+            entry = self._trace(leaves, structure, spots, captured, operands)
+            if config.get("INGOT_EXPLAIN") == "recompiles":
+                self._explain(key, bool(entries))
+            self._entries.setdefault(key, []).append(entry)
+            entry, results = self._find([entry], operands)
+            assert entry is not None
+        n = len(results) - entry.n_state
+        if entry.n_state:
+            targets = _state_arrays("outputs", self._outputs)
+            for handle, new in zip(targets, results[n:], strict=True):
+                handle._value = new._value
+        found, statics_out = iter(results[:n]), iter(entry.statics)
+        return tree.unflatten(entry.out_tree, [next(found) if s is None else s[0] for s in statics_out])
+
+    def _find(
+        self, entries: Sequence[_Entry] | None, operands: list[Value]
+    ) -> tuple[_Entry | None, list[array]]:
+        """The first entry whose guards hold, and its results."""
+        lazy = any(type(v) is Value and v.storage is None for v in operands)
+        for entry in entries or ():
+            if entry.graph.guards or entry.graph.dims:
+                if not guards_hold(entry.graph, [v.aval for v in operands]):
+                    continue
+            return entry, entry.record(operands) if lazy else entry.run(operands)
+        return None, []
+
+    def _trace(
+        self,
+        leaves: list[Any],
+        structure: tree.Tree,
+        spots: tuple[bool, ...],
+        captured: list[array],
+        operands: list[Value],
+    ) -> _Entry:
+        avals = [v.aval for v in operands]
+        samples: dict[str, int] = {}
+        if self._shapeless:
+            avals, samples = free_shapes(avals)
+        saved = [h._value for h in captured]
+        n_args = len(operands) - len(captured)
+        shape_of_result: list[Any] = []
+
+        def flat_fun(*arguments: array) -> list[array]:
+            for handle, argument in zip(captured, arguments[n_args:], strict=True):
+                handle._value = argument._value
+            found = iter(arguments[:n_args])
+            args, kwargs = tree.unflatten(
+                structure, [next(found) if spot else x for x, spot in zip(leaves, spots, strict=True)]
+            )
+            out, out_tree = tree.flatten(self._fun(*args, **kwargs))
+            statics = [None if isinstance(x, array) else (x,) for x in out]
+            state_out = _state_arrays("outputs", self._outputs)
+            shape_of_result[:] = [out_tree, statics, len(state_out)]
+            return [x for x in out if isinstance(x, array)] + state_out
+
+        rebindable = frozenset(id(h) for h in captured + _state_arrays("outputs", self._outputs))
+        outer = [(h, h._value) for h in _state_arrays("outputs", self._outputs)]
+        name = getattr(self._fun, "__name__", "f")
+        try:
+            traced = trace(
+                flat_fun, avals, name=name if name.isidentifier() else "f", samples=samples, rebindable=rebindable
+            )
+        finally:
+            for handle, value in outer:
+                handle._value = value
+            for handle, value in zip(captured, saved, strict=True):
+                handle._value = value
+        out_tree, statics, n_state = shape_of_result
+        return _Entry(traced.graph, out_tree, statics, n_state)
+
+    def _explain(self, key: Any, same_signature: bool) -> None:
+        why = "a guard of every earlier trace fails" if same_signature else "a new signature"
+        if not self._entries:
+            why = "the first call"
+        print(f"[compile] {self!r} is traced: {why} {key[3]}", file=sys.stderr)
+
+
+def _split(leaves: list[Any]) -> tuple[list[Value], tuple[Any, ...], tuple[bool, ...]]:
+    """Values of the array arguments, the others with their types, and which leaf is an array."""
+    operands: list[Value] = []
+    statics: list[Any] = []
+    spots = []
+    for x in leaves:
+        if isinstance(x, array):
+            value = x._value
+            if type(value) is Literal:
+                value = leaf(value.numpy())
+            operands.append(value)
+            spots.append(True)
+        elif isinstance(x, _STATIC):
+            statics.append((type(x), repr(x) if isinstance(x, float) else x))
+            spots.append(False)
+        elif hasattr(x, "__array__") or hasattr(x, "__dlpack__"):
+            operands.append(foreign(x))
+            spots.append(True)
+        else:
+            statics.append((type(x), x))
+            spots.append(False)
+    return operands, tuple(statics), tuple(spots)
+
+
+def foreign(x: Any) -> Value:
+    """An argument of another library as a value over its own memory (float64 stays what it is)."""
+    view = np.asarray(x) if hasattr(x, "__array__") else np.from_dlpack(x)
+    value = leaf(view)
+    value.storage.pinned = True  # type: ignore[union-attr]  # the caller may write to it
+    return value
+
+
+def _signature(value: Value, shapeless: bool) -> Any:
+    return (value.aval.ndim, value.aval.dtype) if shapeless else value.aval
+
+
+def _state_arrays(name: str, where: Any) -> list[array]:
+    leaves = tree.leaves(where)
+    for x in leaves:
+        if not isinstance(x, array):
+            if isinstance(x, _STATIC):
+                continue
+            raise ValueError(
+                f"[compile] {name}= must be a nested list, tuple or dict of arrays, but holds {type(x).__name__}."
+            )
+    return [x for x in leaves if isinstance(x, array)]
+
+
+def free_shapes(avals: Sequence[Aval]) -> tuple[list[Aval], dict[str, int]]:
+    """The avals with a fresh dim for each axis, and the sizes the dims had."""
+    samples: dict[str, int] = {}
+    freed = []
+    for aval in avals:
+        shape = []
+        for extent in aval.shape:
+            name = f"s{len(samples)}"
+            samples[name] = extent.__index__()
+            shape.append(Dim(name))
+        freed.append(Aval(shape, aval.dtype))
+    return freed, samples
+
+
+def guards_hold(graph: Graph, avals: Sequence[Aval]) -> bool:
+    """Whether concrete `avals` fit the graph's dims and guards."""
+    try:
+        check_call(graph, avals)
+    except ValueError:
+        return False
+    return True
+
+
+def check_call(graph: Graph, avals: Sequence[Aval]) -> dict[str, int]:
+    """Sizes of the graph's dims for concrete `avals`.
+
+    Raises:
+        GuardError: when an extent does not fit its dim, or a guard does not hold; says which.
+    """
+    names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
+    try:
+        env = dims.bind_shapes([a.shape for a in graph.inputs], [a.shape for a in avals], names)  # type: ignore[misc]
+    except ValueError as error:
+        raise GuardError(str(error)) from None
+    for guard in graph.guards:
+        if not guard.holds(env):
+            raise GuardError(f"[{graph.name}] the trace holds only where {guard} ({guard.location}).")
+    return env
+
+
+def compile(fun: Callable, inputs: Any = None, outputs: Any = None, shapeless: bool = False) -> Callable:
+    """A function that traces `fun` at its first call with a signature and runs the compiled graph from then on.
+
+    Args:
+        inputs: nested list, tuple or dict of arrays that `fun` reads from outside: they become hidden arguments.
+        outputs: the same for arrays that `fun` updates: they are updated after each call.
+        shapeless: shapes may change without a new trace, except where `fun` depended on one (a guard).
+
+    Returns:
+        a function with the arguments and results of `fun`. Arguments that are not arrays are constants of the
+        trace: another value is another trace. With evaluated arguments it runs at once; with lazy ones it
+        records one operation; inside another transform it runs `fun` itself.
+    """
+    check_callable("compile", fun)
+    return CompiledFunction(fun, inputs, outputs, shapeless)
+
