@@ -104,8 +104,8 @@ class GroupNorm(Module):
     ) -> None:
         super().__init__()
         if affine:
-            self.weight = mx.ones((dims,))
             self.bias = mx.zeros((dims,))
+            self.weight = mx.ones((dims,))
         self.num_groups = num_groups
         self.dims = dims
         self.eps = eps
