@@ -34,6 +34,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from ingot.tracer.errors import GraphError
+
 INDEX = "index"
 DTYPES = ("bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64", INDEX)
 BYTES = {"bool": 1, "u8": 1, "u16": 2, "u32": 4, "u64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8,
@@ -67,6 +69,10 @@ HINTS = ("stream", "invariant")                        # non-temporal; never wri
 
 # Codes that `Fail` and the runtime use; a positive code is an error record in the context.
 FAIL_INDEX, FAIL_MEMORY, FAIL_INTERRUPTED, FAIL_HOST, FAIL_GUARD = 1, 2, 3, 4, 5
+
+
+class LoopError(GraphError):
+    """A kernel breaks an invariant of the loop IR, or its text does not parse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -649,8 +655,11 @@ def ramp(base: Expr | int, step: Expr | int, lanes: int) -> Expr:
 
 
 def lane_mask(start: Expr | int, end: Expr | int, lanes: int) -> Expr:
-    """The mask of a tail: lanes whose element number `start + lane` is below `end`."""
-    return compare("lt", ramp(start, 1, lanes), end)
+    """The mask of a tail: lanes whose element number `start + lane` is below `end`. Compared in 32 bits, which
+    needs half the instructions of 64."""
+    left = binary("max", binary("min", binary("sub", index(end), index(start)), lanes), 0)
+    i32 = vector("i32")
+    return compare("lt", Ramp(Const(0, i32), Const(1, i32), lanes), convert(left, "i32"))
 
 
 def offset(indices: Sequence[Expr | int], strides: Sequence[Expr | int], start: Expr | int = 0) -> Expr:

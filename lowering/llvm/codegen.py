@@ -1,0 +1,85 @@
+"""LLVM IR text to machine code, through llvmlite, which is imported at the first compilation.
+
+The pass list is short because the emitter already writes vectors; creating LLVM's objects costs more than a small
+module's compilation, so target machines and contexts are kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from ingot.lowering.image import Image
+from ingot.lowering.llvm.elf import flatten
+from ingot.lowering.llvm.emit import emit_module
+from ingot.lowering.llvm.target import Target
+from ingot.lowering.loop import Kernel
+from ingot.lowering.loop_verify import verify
+
+_PASSES = ("add_sroa_pass", "add_instruction_combine_pass", "add_simplify_cfg_pass", "add_new_gvn_pass",
+           "add_instruction_combine_pass", "add_dead_code_elimination_pass")
+_lock = threading.RLock()
+
+
+def compile_kernels(kernels: Sequence[Kernel], target: Target) -> Image:
+    """One image with an entry per kernel. Raises LoopError for malformed kernels."""
+    for kernel in kernels:
+        verify(kernel)
+    return compile_module(emit_module(kernels, target), target)
+
+
+def compile_module(llvm_text: str, target: Target) -> Image:
+    """The image of an LLVM module; its global functions are the entries. Raises RuntimeError for text that LLVM
+    does not accept, LinkError for code that needs libraries or absolute addresses."""
+    with _lock:
+        module = _optimised(llvm_text, target)
+        return flatten(_machine(target).emit_object(module), target.key, target.page)
+
+
+def optimised_text(llvm_text: str, target: Target) -> str:
+    """The module after the passes."""
+    with _lock:
+        return str(_optimised(llvm_text, target))
+
+
+def assembly_text(llvm_text: str, target: Target) -> str:
+    """The module as assembly."""
+    with _lock:
+        return _machine(target).emit_assembly(_optimised(llvm_text, target))
+
+
+def _optimised(llvm_text: str, target: Target) -> Any:
+    binding = _binding()
+    machine = _machine(target)
+    module = binding.parse_assembly(llvm_text)
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
+    passes = binding.create_new_module_pass_manager()
+    for name in _PASSES:
+        getattr(passes, name)()
+    passes.run(module, _pass_builder(target))
+    return module
+
+
+@cache
+def _binding() -> Any:
+    import llvmlite.binding as binding
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    return binding
+
+
+@cache
+def _machine(target: Target) -> Any:
+    binding = _binding()
+    return binding.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small")
+
+
+@cache
+def _pass_builder(target: Target) -> Any:
+    binding = _binding()
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    return binding.create_pass_builder(_machine(target), options)

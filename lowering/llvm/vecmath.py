@@ -1,0 +1,1 @@
+def expand(op, args, has_fma): raise NotImplementedError

@@ -1,0 +1,133 @@
+"""Puts code images into memory, never writable and executable at the same time. Needs no compiler.
+
+`load` copies an image into fresh pages; `map_file` maps the pages of a file after checking all of it. A mapped file
+must not be truncated while in use; the kernel cache only ever replaces files by renaming.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from ingot.lowering.image import Image, read_layout, round_up
+from ingot.tracer.errors import FormatError
+
+_NONE, _READ, _WRITE, _EXEC = 0, 1, 2, 4
+_PRIVATE = 2
+_ANONYMOUS = 0x1000 if sys.platform == "darwin" else 0x20
+_JIT = 0x800                                        # macOS on ARM: pages that may change from writable to executable
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class LoadedImage:
+    """Code in memory. Addresses are valid until `unload`."""
+
+    def __init__(self, base: int, size: int, entries: Mapping[str, int], target_key: str):
+        self._base, self._size = base, size
+        self._entries, self.target_key = entries, target_key
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    def address(self, name: str) -> int:
+        """Where the function `name` is. Raises KeyError for unknown names, ValueError after `unload`."""
+        if not self._base:
+            raise ValueError("[loader] the image has been unloaded.")
+        return self._base + self._entries[name]
+
+    def unload(self) -> None:
+        """Give the memory back; the code must not be running."""
+        if self._base:
+            _libc().munmap(self._base, self._size)
+            self._base = 0
+
+
+def load(image: Image) -> LoadedImage:
+    """Copy `image` into fresh memory. Raises OSError where the system refuses executable memory."""
+    size = max(image.mapped_size, image.page)
+    arm_mac = sys.platform == "darwin" and platform.machine() == "arm64"
+    if arm_mac:
+        return _load_arm_mac(image, size)
+    base = _mmap(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS)
+    try:
+        ctypes.memmove(base, image.text, len(image.text))
+        ctypes.memmove(base + image.rodata_distance, image.rodata, len(image.rodata))
+        _protect(base, size, image.rodata_distance)
+    except BaseException:
+        _libc().munmap(base, size)
+        raise
+    return LoadedImage(base, size, dict(image.entries), image.target_key)
+
+
+def map_file(path: str | os.PathLike[str], offset: int = 0, length: int | None = None) -> LoadedImage:
+    """Map the image at `offset` (a multiple of the system's page size) of a file. All of it is checked first:
+    raises FormatError for damaged images, OSError for files that cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        size = os.fstat(descriptor).st_size - offset if length is None else length
+        if size <= 0:
+            raise FormatError("[image] the code image is empty.")
+        with mmap.mmap(descriptor, size, prot=_READ, flags=_PRIVATE, offset=offset) as file:
+            with memoryview(file) as view:
+                layout = read_layout(view)
+        start = offset + layout.text_at
+        if start % mmap.PAGESIZE or layout.page % mmap.PAGESIZE:
+            raise FormatError(f"[image] the code image is not aligned to the system's {mmap.PAGESIZE}-byte pages.")
+        mapped = layout.total - layout.text_at
+        base = _mmap(mapped, _READ, _PRIVATE, descriptor, start)
+    finally:
+        os.close(descriptor)
+    text = round_up(layout.text_size, layout.page)
+    if _libc().mprotect(base, text, _READ | _EXEC):
+        code = ctypes.get_errno()
+        _libc().munmap(base, mapped)
+        raise OSError(code, f"[loader] mprotect: {os.strerror(code)}")
+    return LoadedImage(base, mapped, dict(layout.entries), layout.target_key)
+
+
+def _load_arm_mac(image: Image, size: int) -> LoadedImage:
+    """Pages made with MAP_JIT switch between writable and executable per thread."""
+    libc = _libc()
+    base = _mmap(size, _READ | _WRITE | _EXEC, _PRIVATE | _ANONYMOUS | _JIT)
+    libc.pthread_jit_write_protect_np(0)
+    ctypes.memmove(base, image.text, len(image.text))
+    ctypes.memmove(base + image.rodata_distance, image.rodata, len(image.rodata))
+    libc.pthread_jit_write_protect_np(1)
+    libc.sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(size))
+    return LoadedImage(base, size, dict(image.entries), image.target_key)
+
+
+def _protect(base: int, size: int, text: int) -> None:
+    for start, length, protection in ((base, text, _READ | _EXEC), (base + text, size - text, _READ)):
+        if length and _libc().mprotect(start, length, protection):
+            code = ctypes.get_errno()
+            raise OSError(code, f"[loader] mprotect: {os.strerror(code)}")
+
+
+def _mmap(size: int, protection: int, flags: int, descriptor: int = -1, offset: int = 0) -> int:
+    address = _libc().mmap(None, size, protection, flags, descriptor, offset)
+    if address == _FAILED or address is None:
+        code = ctypes.get_errno()
+        if code == errno.ENOMEM:
+            raise MemoryError("[loader] no memory for code")
+        raise OSError(code, f"[loader] mmap: {os.strerror(code)}")
+    return address
+
+
+@cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    pointer, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    libc.mmap.restype = pointer
+    libc.mmap.argtypes = [pointer, size, integer, integer, integer, ctypes.c_int64]
+    libc.munmap.argtypes = [pointer, size]
+    libc.mprotect.argtypes = [pointer, size, integer]
+    return libc
