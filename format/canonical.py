@@ -22,8 +22,13 @@ MAX_DEPTH = 64
 # Containers a section may hold, beyond one per two bytes: bounds the memory that hostile nesting can cost.
 _FREE_CONTAINERS = 4096
 _SMALL = 64 * 1024
+# Bytes that cannot start an array or map: values with few other bytes cannot be nested deep.
+_LEAVES = bytes(set(range(256)) - {*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF})
 _WIDTHS: dict[int, np.dtype[Any]] = {
-    1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8"),
+    1: np.dtype("<u1"),
+    2: np.dtype("<u2"),
+    4: np.dtype("<u4"),
+    8: np.dtype("<u8"),
 }
 
 
@@ -90,7 +95,8 @@ def decode(data: bytes, offset: int = 0) -> Any:
             max_map_len=size // 2,
             max_ext_len=0,
         )
-        _check_depth(value)
+        if len(data.translate(None, _LEAVES)) > MAX_DEPTH:
+            _check_depth(value)
         same = msgpack.packb(value, use_bin_type=True) == data
     except DamageError as error:
         raise DamageError(error.reason, offset) from None
@@ -107,7 +113,7 @@ class _Budget:
 
     def __init__(self, size: int) -> None:
         self.lists = _FREE_CONTAINERS + size // 2
-        self.maps = _FREE_CONTAINERS + size // 16
+        self.maps = _FREE_CONTAINERS + size // 8
 
     def on_map(self, pairs: Any) -> dict[str, Any]:
         self.maps -= 1
@@ -153,34 +159,34 @@ def _check_depth(value: Any) -> None:
 
 def column(values: Iterable[int]) -> tuple[int, bytes]:
     """The column `[width, bin]` of non-negative integers below 2**64, in the smallest width that fits."""
-    array = np.array(list(values), dtype=np.uint64)
-    width = _width(array)
-    return (width, array.astype(_WIDTHS[width]).tobytes())
+    found = list(values)
+    width = _width(max(found, default=0))
+    return (width, np.array(found, _WIDTHS[width]).tobytes())
 
 
-def _width(array: np.ndarray) -> int:
-    largest = int(array.max()) if array.size else 0
+def _width(largest: int) -> int:
     return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4 if largest < 1 << 32 else 8
 
 
-def read_column(value: Any, what: str, count: int | None = None, limit: int | None = None) -> np.ndarray:
+def read_column(value: Any, what: str, count: int | None = None, limit: int | None = None) -> list[int]:
     """Integers of a decoded column. `count` is the number it must have, `limit` what every entry stays below.
 
     DamageError names the column `what`.
     """
-    if not (type(value) is tuple and len(value) == 2 and type(value[1]) is bytes and type(value[0]) is int):
+    if type(value) is not tuple or tuple(map(type, value)) != (int, bytes):
         raise DamageError(f"{what}: expected a column [width, bytes]")
     width, data = value
     if width not in _WIDTHS or len(data) % width:
         raise DamageError(f"{what}: {len(data)} bytes are no column of width {width}")
-    array = np.frombuffer(data, _WIDTHS[width])
-    if count is not None and array.size != count:
-        raise DamageError(f"{what}: {array.size} entries where {count} belong")
-    if width != _width(array):
+    numbers = list(data) if width == 1 else np.frombuffer(data, _WIDTHS[width]).tolist()
+    largest = max(numbers, default=0)
+    if count is not None and len(numbers) != count:
+        raise DamageError(f"{what}: {len(numbers)} entries where {count} belong")
+    if width != _width(largest):
         raise DamageError(f"{what}: width {width} is not the smallest that fits")
-    if limit is not None and array.size and int(array.max()) >= limit:
-        raise DamageError(f"{what}: entry {int(array.max())} is not below {limit}")
-    return array
+    if limit is not None and numbers and largest >= limit:
+        raise DamageError(f"{what}: entry {largest} is not below {limit}")
+    return numbers
 
 
 def fields(value: Any, what: str, **kinds: type | tuple[type, ...]) -> list[Any]:

@@ -36,12 +36,16 @@ MAJOR, MINOR = 1, 0
 PRELUDE = 64
 CHUNK = 4 << 20
 ALIGN, PAGE, IMAGE = 64, 4096, 65536
-LARGE = 1 << 20                     # payloads from this size on start on a page
+LARGE = 1 << 20  # payloads from this size on start on a page
 MAX_BIN = (1 << 32) - 1
 # `bin 8` head, magic, major, minor, header length, data offset, file length; the digest follows
 _FIELDS = struct.Struct("<2s8sHHQQQ")
 _PRELUDE_HEAD = b"\xc4\x3e"
 _PARALLEL = 8 * CHUNK
+# Sections this version understands; the first five and `bins` are critical.
+KNOWN = frozenset(
+    {"constants", "dims", "functions", "graphs", "primitives", "bins", "metadata", "producer", "sources"}
+)
 
 
 class MissingFileError(FormatError, FileNotFoundError):
@@ -136,7 +140,7 @@ def assemble(sections: Mapping[str, Section], blobs: Blobs | None = None) -> Ite
     blobs = blobs or Blobs()
     offsets, end = [], 0
     for i, (data, alignment) in enumerate(zip(blobs.bins, blobs.alignments, strict=True)):
-        start = _up(end + 7, alignment) if i else 0         # 5 bytes of `bin 32` and at least 2 of padding
+        start = _up(end + 7, alignment) if i else 0  # 5 bytes of `bin 32` and at least 2 of padding
         offsets.append(start)
         end = start + len(data)
     table = {"crc": b"".join(blobs.crcs), "length": column(map(len, blobs.bins)), "offset": column(offsets)}
@@ -199,25 +203,25 @@ def _write_pieces(file: BinaryIO, pieces: Iterator[Buffer]) -> None:
         rest = memoryview(piece)
         while len(rest):
             written = file.write(rest)
-            rest = rest[len(rest) if written is None else written :]      # raw files may write less
+            rest = rest[len(rest) if written is None else written :]  # raw files may write less
 
 
 def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
-        pass                        # the failure that led here is the one to report
+        pass  # the failure that led here is the one to report
 
 
 def _sync_folder(folder: str) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        return                      # a folder that may be written but not read: the rename itself is done
+        return  # a folder that may be written but not read: the rename itself is done
     try:
         os.fsync(descriptor)
     except OSError:
-        pass                        # some network file systems cannot sync folders
+        pass  # some network file systems cannot sync folders
     finally:
         os.close(descriptor)
 
@@ -280,8 +284,11 @@ class Container:
             if name in known:
                 self.sections[name] = data
             elif critical:
-                raise DamageError(f"section {name!r} is needed to read this file and unknown here: "
-                                  "it was written by a newer version of Ingot", PRELUDE + place)
+                raise DamageError(
+                    f"section {name!r} is needed to read this file and unknown here: "
+                    "it was written by a newer version of Ingot",
+                    PRELUDE + place,
+                )
             else:
                 self.unknown[name] = Section(data, False)
 
@@ -293,8 +300,8 @@ class Container:
         table = decode(self.sections["bins"], where)
         crc, lengths, offsets = fields(table, "bins", crc=bytes, length=tuple, offset=tuple)
         size = len(self._data)
-        self._lengths = read_column(lengths, "bins.length", limit=1 << 32).tolist()
-        self._offsets = read_column(offsets, "bins.offset", len(self._lengths), limit=size).tolist()
+        self._lengths = read_column(lengths, "bins.length", limit=1 << 32)
+        self._offsets = read_column(offsets, "bins.offset", len(self._lengths), limit=size)
         data, base = self._data, self._data_offset
         if self._offsets and self._offsets[0]:
             raise DamageError("the first blob does not start at the data offset", where)
@@ -391,8 +398,11 @@ def _check_prelude(data: memoryview) -> tuple[bytes, int]:
         raise DamageError(f"the file ends after {size} bytes, within its prelude", size)
     major, minor = struct.unpack_from("<HH", start, 10)
     if major > MAJOR:
-        raise DamageError(f"the file has format version {major}.{minor}; this Ingot reads versions up to "
-                          f"{MAJOR}.x: a newer Ingot is needed", 10)
+        raise DamageError(
+            f"the file has format version {major}.{minor}; this Ingot reads versions up to "
+            f"{MAJOR}.x: a newer Ingot is needed",
+            10,
+        )
     if major == 0:
         raise DamageError("format version 0 does not exist", 10)
     if size < PRELUDE:
@@ -418,8 +428,11 @@ def _check_magic(start: bytes) -> None:
         raise DamageError(f"the file ends after {len(start)} bytes, within its prelude", len(start))
     written_by = _mlx_version(start)
     if written_by:
-        raise DamageError(f"this is a function exported by MLX {written_by}. Ingot cannot read MLX's own "
-                          "format: load it with MLX, or export the function again with Ingot", 0)
+        raise DamageError(
+            f"this is a function exported by MLX {written_by}. Ingot cannot read MLX's own "
+            "format: load it with MLX, or export the function again with Ingot",
+            0,
+        )
     if start[2:8] == MAGIC[:6] or start[3:8] == MAGIC[1:6]:
         raise DamageError("the magic number is damaged, as by a transfer in text mode", 2)
     raise DamageError("not an Ingot file (wrong magic number)", 0)
@@ -453,7 +466,7 @@ def _check_padding(data: memoryview, position: int, end: int) -> None:
 
 
 def open_container(
-    source: Source, known: frozenset[str] = frozenset(), mmap: bool = True, verify: str = "use"
+    source: Source, known: frozenset[str] = KNOWN, mmap: bool = True, verify: str = "use"
 ) -> Container:
     """Open and check a file.
 
@@ -488,7 +501,7 @@ def _contents(file: io.BufferedReader, mmap: bool) -> tuple[memoryview, bool]:
         try:
             return memoryview(mapping.mmap(file.fileno(), 0, access=mapping.ACCESS_READ)), True
         except (OSError, ValueError):
-            pass                    # pipes and some file systems cannot be mapped
+            pass  # pipes and some file systems cannot be mapped
     return _aligned(file.read()), False
 
 
@@ -502,4 +515,3 @@ def _aligned(data: bytes) -> memoryview:
     copy[:] = np.frombuffer(data, np.uint8)
     copy.flags.writeable = False
     return copy.data
-

@@ -65,7 +65,7 @@ def repair(data: bytes) -> bytes:
             header = header.replace(table["crc"], crcs, 1)
             data[64 : 64 + length] = header
     except Exception:
-        pass                        # too damaged for that: the digest alone is repaired
+        pass  # too damaged for that: the digest alone is repaired
     data[38:64] = hashlib.sha256(bytes(data[:38]) + header).digest()[:26]
     return bytes(data)
 
@@ -271,7 +271,7 @@ def test_damage_with_repaired_checksums_is_harmless():
             except FormatError:
                 refused += 1
             except (TypeError, ValueError):
-                pass                # the test's own use of a damaged "table"
+                pass  # the test's own use of a damaged "table"
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -310,7 +310,7 @@ def test_lies_about_blobs():
 
 def test_zeros_between_blobs_are_checked():
     data = bytearray(build(PAYLOADS))
-    place = data.index(b"\xc6\x00\x00\x00\x64")         # head of the second blob, behind its padding
+    place = data.index(b"\xc6\x00\x00\x00\x64")  # head of the second blob, behind its padding
     assert data[place - 1] == 0
     data[place - 1] = 1
     with pytest.raises(FormatError, match="other than zeros"):
@@ -399,12 +399,12 @@ def test_what_cannot_be_encoded(value):
 
 @given(st.lists(st.integers(0, 2**64 - 1)))
 def test_columns_round_trip(values):
-    assert read_column(decode(encode(column(values))), "c").tolist() == values
+    assert read_column(decode(encode(column(values))), "c") == values
 
 
 def test_columns_are_checked():
     good = decode(encode(column([1, 300])))
-    assert read_column(good, "c", count=2, limit=301).tolist() == [1, 300]
+    assert read_column(good, "c", count=2, limit=301) == [1, 300]
     for value, kwargs in [
         (good, {"count": 3}), (good, {"limit": 300}), ((2, b"\0\0\1"), {}), ((3, b"\0\0\1"), {}), ((1,), {}),
         ((True, b"a"), {}), ((2, b"\1\0"), {}), (None, {}),

@@ -1,0 +1,243 @@
+"""Import of functions: files to callables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ingot.format import signature
+from ingot.format.canonical import DamageError
+from ingot.format.codec import Decoder, Function, Trace
+from ingot.format.container import KNOWN, Container, Source, open_container
+from ingot.tracer import dims, dtypes
+from ingot.tracer.array import Value, array, wrap
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.evaluate import Executable, evaluator
+from ingot.tracer.graph import Graph, Literal, Node
+from ingot.tracer.trace import inline
+from ingot.tracer.tree import Tree
+
+_PLANS = 1024
+
+
+def import_function(
+    file: Source,
+    return_metadata: bool = False,
+    *,
+    mmap: bool = True,
+    verify: str = "use",
+    trust_native: bool = False,
+) -> Any:
+    """Load a function that `export_function` wrote.
+
+    Args:
+        file: path or binary file object.
+        return_metadata: also return the metadata, "" when there is none: `(function, metadata)`.
+        mmap: map large constants from the file; False copies the file into memory first. A mapped file must
+            not be truncated while it is in use.
+        verify: "use" checks each constant before its first use, "open" checks all of them now.
+        trust_native: run native code found in the file. Such code is not checked: only for files you trust.
+
+    The result takes arrays (also NumPy arrays) as they were given to `export_function` and returns a tuple.
+    It can be compiled, differentiated and vmapped like any function.
+
+    Raises FormatError for a file that is damaged or not an Ingot file (a FileNotFoundError too when there is
+    none); calls raise ValueError for arguments that fit no trace.
+    """
+    container = open_container(file, KNOWN, mmap=mmap, verify=verify)
+    decoder = Decoder(container)
+    functions = decoder.functions()
+    if len(functions) != 1:
+        with container.located("functions"):
+            raise DamageError(f"the file holds {len(functions)} functions, expected one")
+    imported = ImportedFunction(functions[0], container)
+    if not return_metadata:
+        return imported
+    metadata = decoder.metadata()
+    return imported, "" if metadata is None else metadata
+
+
+class ImportedFunction:
+    """A function from a file. Calls return tuples of arrays; see `import_function`."""
+
+    def __init__(self, function: Function, container: Container) -> None:
+        self.__name__ = function.name
+        self.traces = function.traces
+        self._container = container
+        self._plans: dict[Any, _Plan] = {}
+
+    def __repr__(self) -> str:
+        shown = "\n".join(f"  {_shown(trace)}" for trace in self.traces)
+        return f"<function {self.__name__} imported from {self._container.name}:\n{shown}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[array, ...]:
+        # Steady calls with arrays alone: one dict lookup finds the trace.
+        values = [a._value for a in args if type(a) is array]
+        if len(values) == len(args) and not kwargs:
+            plan = self._plans.get(tuple([v.aval for v in values]))
+            if plan is not None:
+                return plan(values)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[array, ...]:
+        given = signature.flatten(*signature.call_form(args, kwargs), "import_function")
+        reasons = []
+        for trace in self.traces:
+            arrays = _as_expected(given[0], trace, args, kwargs)
+            plan = _plan(trace, [a._value.aval for a in arrays], given[1])
+            if isinstance(plan, str):
+                reasons.append(plan)
+                continue
+            if not kwargs and all(type(a) is array for a in args):
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[tuple([a._value.aval for a in arrays])] = plan
+            return plan([a._value for a in arrays])
+        raise ValueError(self._refusal(given, reasons))
+
+    def _refusal(self, given: tuple[list[array], Tree], reasons: Sequence[str]) -> str:
+        avals = [a._value.aval for a in given[0]]
+        lines = [
+            f"[import_function] {self.__name__} cannot take these arguments.",
+            f"  given:    {signature.show(avals, given[1])}",
+        ]
+        for trace, reason in zip(self.traces, reasons, strict=True):
+            lines.append(f"  expected: {_shown(trace)}    ({reason})")
+        return "\n".join(lines)
+
+
+def _shown(trace: Trace) -> str:
+    graph = trace.graph
+    shown = signature.show(graph.inputs, trace.in_tree, graph.input_names)
+    ranges = [dims.describe(symbol) for symbol in graph.dims]
+    if trace.any_rank:
+        ranges.append("shapes of any rank that broadcast")
+    limits = [*ranges, *map(str, graph.guards)]
+    return shown + (f" where {', '.join(limits)}" if limits else "")
+
+
+def _as_expected(
+    arrays: list[array], trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[array]:
+    """The inputs; float64 buffers of other libraries stay float64 where the trace wants that."""
+    if len(arrays) != len(trace.graph.inputs) or not any(
+        a.dtype is dtypes.float64 for a in trace.graph.inputs
+    ):
+        return arrays
+    leaves = signature.leaves(*signature.call_form(args, kwargs))
+    return [
+        array(leaf, dtypes.float64)
+        if expected.dtype is dtypes.float64 and getattr(leaf, "dtype", None) == np.float64
+        else found
+        for found, leaf, expected in zip(arrays, leaves, trace.graph.inputs, strict=True)
+    ]
+
+
+class _Plan:
+    """A trace bound to the avals of a call."""
+
+    __slots__ = ("graph", "env", "executable")
+
+    def __init__(self, graph: Graph, env: dict[str, Extent]) -> None:
+        self.graph, self.env = graph, env
+        self.executable: Executable | None = None
+
+    def __call__(self, values: Sequence[Value | Literal]) -> tuple[array, ...]:
+        for value in values:
+            if isinstance(value, Literal) or value.trace or value.storage is None:
+                return tuple(inline(self.graph, values, self.env))
+        if self.executable is None:
+            self.executable = evaluator().executable(self.graph)
+        return tuple([wrap(value) for value in self.executable(values)])  # type: ignore[arg-type]
+
+
+def _plan(trace: Trace, avals: Sequence[Aval], structure: Tree) -> _Plan | str:
+    """The trace made ready for inputs of `avals`, or why it does not take them."""
+    graph = trace.graph
+    if structure != trace.in_tree:
+        return _difference(trace.in_tree, structure)
+    names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
+    for name, expected, given in zip(names, graph.inputs, avals, strict=True):
+        if expected.dtype is not given.dtype:
+            return f"{name} must be {expected.dtype.name}, got {given.dtype.name}"
+    if trace.any_rank:
+        try:
+            return _Plan(at_shapes(graph, avals), {})
+        except ValueError as error:
+            return str(error)
+    try:
+        env = _bind(graph, avals, names)
+        for guard in graph.guards:
+            if _holds(guard, env) is not True:
+                where = "" if guard.location is None else f" at {guard.location}"
+                return f"the trace assumed {guard}{where}"
+    except ValueError as error:
+        return str(error).removeprefix("[bind] ")
+    return _Plan(graph, env)
+
+
+def _difference(expected: Tree, given: Tree) -> str:
+    wanted, found = expected.children, given.children
+    if len(wanted[0].children) != len(found[0].children):
+        return f"{len(wanted[0].children)} positional arguments, got {len(found[0].children)}"
+    if wanted[1].keys != found[1].keys:
+        return f"keyword arguments {list(wanted[1].keys)}, got {list(found[1].keys)}"
+    return "the arguments are nested differently"
+
+
+def _bind(graph: Graph, avals: Sequence[Aval], names: Sequence[str]) -> dict[str, Extent]:
+    """Extents of the graph's symbols; ValueError when shapes or ranges do not fit."""
+    if not any(aval.is_symbolic for aval in avals):
+        sizes = [[int(n) for n in a.shape] for a in avals]
+        return dict(dims.bind_shapes([a.shape for a in graph.inputs], sizes, names))
+    env: dict[str, Extent] = {}
+    for expected, given, name in zip(graph.inputs, avals, names, strict=True):
+        if expected.ndim != given.ndim:
+            raise ValueError(f"{name} must have {expected.ndim} axes, got {given}")
+        for extent, size in zip(expected.shape, given.shape, strict=True):
+            if isinstance(extent, Dim) and extent.op == "symbol" and extent.name not in env:
+                _check_range(extent, size, name)
+                env[extent.name] = size
+    for expected, given, name in zip(graph.inputs, avals, names, strict=True):
+        for axis, (extent, size) in enumerate(zip(expected.shape, given.shape, strict=True)):
+            wanted = dims.substitute(extent, env)
+            if not dims.same(wanted, size) and not bool(wanted == size):
+                raise ValueError(f"axis {axis} of {name} must be {extent}, got {size}")
+    return env
+
+
+def _check_range(symbol: Dim, size: Extent, name: str) -> None:
+    if isinstance(size, int):
+        dims.check_value(symbol, size, name)
+        return
+    low, high = dims.bounds(size)
+    least, most = dims.bounds(symbol)
+    too_low = least is not None and (low is None or low < least)
+    too_high = most is not None and (high is None or high > most)
+    if too_low or too_high or not dims.same(size % symbol.multiple_of, 0):
+        raise ValueError(
+            f"{name} has the extent {size}, which may leave the range of {dims.describe(symbol)}"
+        )
+
+
+def _holds(guard: dims.Guard, env: dict[str, Extent]) -> bool | None:
+    if all(type(extent) is int for extent in env.values()):
+        return guard.holds(env)  # type: ignore[arg-type]
+    return guard.substitute(env).decided()
+
+
+def at_shapes(graph: Graph, avals: Sequence[Aval]) -> Graph:
+    """A graph of elementwise nodes for inputs of other shapes; ValueError when they do not broadcast."""
+    known = [*avals, *(c.aval for c in graph.constants)]
+    for node in graph.nodes:
+        known.extend(node.primitive.result_avals(_avals(node, known)))
+    return Graph(
+        graph.name, tuple(avals), graph.constants, graph.nodes, graph.outputs, (), (), graph.input_names
+    )
+
+
+def _avals(node: Node, known: Sequence[Aval]) -> tuple[Aval, ...]:
+    return tuple(o.aval if isinstance(o, Literal) else known[o] for o in node.operands)
