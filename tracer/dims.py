@@ -48,7 +48,9 @@ Interval: TypeAlias = "tuple[int | float, int | float]"  # the only floats are -
 RELATIONS: dict[str, str] = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _NEGATED = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le", "le": "gt"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RESERVED = frozenset({"min", "max", "inf"})
+_RESERVED = frozenset(
+    "min max inf nan true false none graph bool u8 u16 u32 u64 i8 i16 i32 i64 f16 bf16 f32 f64 c64".split()
+)  # words of the text form of graphs
 
 _interned: WeakValueDictionary[tuple[object, ...], Dim] = WeakValueDictionary()
 _interning = threading.Lock()
@@ -259,7 +261,8 @@ def _no_true_division(left: object, right: object) -> NoReturn:
 
 def _symbol(name: str, lo: int, hi: int | None, multiple: int) -> Dim:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
-        raise ValueError(f"[Dim] the name must be an ASCII identifier other than min, max, inf; got {name!r}")
+        reserved = " ".join(sorted(_RESERVED))
+        raise ValueError(f"[Dim] the name must be an ASCII identifier but none of: {reserved}; got {name!r}")
     for option, value in (("min", lo), ("max", hi), ("multiple_of", multiple)):
         if option == "max" and value is None:
             continue

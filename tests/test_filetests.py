@@ -1,0 +1,117 @@
+"""The runner of the text tests in `filetests/<pass>/*.ingot`.
+
+The first line of a file names the pass, `; test: graph`, with options behind it as `key=value`. Then follow
+cases: text for the pass, and under it what must come out, each line behind `;|`. A pass that raises one of
+the errors made for users gives `error: <message>`. `pytest tests/test_filetests.py --bless` rewrites the
+expected lines. To add a pass, add a function to RUNNERS and a folder of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from ingot.tracer import primitives  # noqa: F401  (registers the primitives)
+from ingot.tracer.text import parse_graph, print_graph
+from ingot.tracer.verify import verify
+
+ROOT = Path(__file__).parent / "filetests"
+Options = Mapping[str, str]
+Case = tuple[str, list[str]]
+
+
+def run_graph(text: str, options: Options) -> str:
+    """Parse, verify and print; the printed text must be a fixed point and parse to an equal graph."""
+    graph = parse_graph(text)
+    verify(graph)
+    printed = print_graph(graph)
+    again = parse_graph(printed)
+    assert again == graph and print_graph(again) == printed
+    return printed
+
+
+def run_verify(text: str, options: Options) -> str:
+    """What the parser or the verifier has to say."""
+    verify(parse_graph(text))
+    return "valid"
+
+
+RUNNERS: dict[str, Callable[[str, Options], str]] = {
+    "graph": run_graph,
+    "verify": run_verify,
+}
+
+
+def read_header(path: Path) -> tuple[str, dict[str, str]]:
+    first, *_ = path.read_text().splitlines() or [""]
+    words = first.removeprefix("; test:").split()
+    assert first.startswith("; test:") and words, f"{path}: the first line must be '; test: <pass>'"
+    return words[0], dict(word.split("=", 1) for word in words[1:])
+
+
+def read_cases(lines: list[str]) -> list[Case]:
+    """Cases of a file: source text with its comments, and the expected lines under it."""
+    cases: list[Case] = []
+    source: list[str] = []
+    expected: list[str] = []
+    for line in lines:
+        if line.startswith(";|"):
+            expected.append(line[2:].removeprefix(" "))
+            continue
+        if expected:
+            cases.append(("\n".join(source), expected))
+            source, expected = [], []
+        source.append(line)
+    if expected or any(line.strip() for line in source):
+        cases.append(("\n".join(source), expected))
+    return cases
+
+
+def outcome(run: Callable[[str, Options], str], source: str, options: Options) -> list[str]:
+    try:
+        text = run(source, options)
+    except (ValueError, NotImplementedError) as error:  # GraphError, ShapeError and so on are ValueErrors
+        text = f"error: {error}"
+    return text.rstrip("\n").split("\n")
+
+
+def write_cases(header: str, cases: list[Case]) -> str:
+    parts = [header]
+    for source, expected in cases:
+        parts += [source, *(f";| {line}".rstrip() for line in expected)]
+    return "\n".join(parts) + "\n"
+
+
+FILES = sorted(path for name in RUNNERS for path in (ROOT / name).glob("*.ingot"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[f"{p.parent.name}/{p.stem}" for p in FILES])
+def test_file(path: Path, bless: bool) -> None:
+    name, options = read_header(path)
+    assert name == path.parent.name, f"{path} tests {name!r} but stands in {path.parent.name!r}"
+    header, *lines = path.read_text().splitlines()
+    cases = read_cases(lines)
+    assert cases, f"{path} has no case"
+    found = [(source, outcome(RUNNERS[name], source, options)) for source, _ in cases]
+    if bless:
+        path.write_text(write_cases(header, found))
+        return
+    for (source, expected), (_, got) in zip(cases, found, strict=True):
+        # trailing blanks do not survive blessing
+        assert [line.rstrip() for line in got] == [line.rstrip() for line in expected], source
+
+
+def test_every_folder_has_a_runner() -> None:
+    """A folder whose pass has no runner would silently test nothing."""
+    folders = {path.parent.name for path in ROOT.rglob("*.ingot")}
+    assert folders <= set(RUNNERS), f"no runner for {sorted(folders - set(RUNNERS))}"
+
+
+def test_reader_splits_cases_and_writes_them_back() -> None:
+    text = "; test: graph\n\ngraph a\n; note\n;| one\n;| two\n\ngraph b\n;| three\n"
+    header, *lines = text.splitlines()
+    cases = read_cases(lines)
+    assert cases == [("\ngraph a\n; note", ["one", "two"]), ("\ngraph b", ["three"])]
+    assert write_cases(header, cases) == text
