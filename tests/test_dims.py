@@ -383,6 +383,26 @@ def test_bind_errors_name_the_culprit(patterns, shapes, message):
         dims.bind_shapes(patterns, shapes, ["x"])
 
 
+def test_match_shapes_solves_symbolic_sizes():
+    patterns = [(B, 784), (784, N)]
+    assert dims.match_shapes(patterns, [(2 * C, 784), (784, 10)]) == {"B": 2 * C, "N": 10}
+    assert dims.match_shapes([(2 * B + C, C)], [(2 * C + 4 * B, 4 * B)]) == {"C": 4 * B, "B": C}
+    assert dims.match_shapes([(E8 + 1,)], [(16 * C + 1,)]) == {"E": 16 * C}
+    assert dims.match_shapes([(B * C, B)], [(6, 3)]) == {"B": 3, "C": 2}
+    with DimScope({"B": 4, "C": 4}) as scope:
+        assert dims.match_shapes([(N, N)], [(B, C)]) == {"N": B}
+    assert [str(e) for e in scope.events] == ["B == C"]
+    for patterns, shapes, message in [
+        ([(B, B)], [(B, C)], "axis 1 of input 0 must be B = B, got C"),
+        ([(B, 4)], [(B,)], r"must have 2 axes \(B, 4\), got shape \(B,\)"),
+        ([(N,)], [(N + 64,)], "N \\+ 64 cannot replace dim 'N'"),
+        ([(B % 3,)], [(C,)], "does not determine B"),
+        ([(4,)], [(B + 5,)], "must be 4, got B \\+ 5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            dims.match_shapes(patterns, shapes)
+
+
 def test_terms_show_symbols_whole():
     assert (E8 * B * 2 + 3).terms == ((2, ((B, 1), (E8, 1))), (3, ()))
     assert B.terms == ((1, ((B, 1),)),)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
 from types import TracebackType
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
 MAX_WEIGHT = 2_000
@@ -44,6 +44,8 @@ Extent: TypeAlias = "int | Dim"
 Monomial: TypeAlias = "tuple[tuple[Dim, int], ...]"
 Polynomial: TypeAlias = "tuple[tuple[Monomial, int], ...]"
 Interval: TypeAlias = "tuple[int | float, int | float]"  # the only floats are -inf and inf
+
+S = TypeVar("S")
 
 RELATIONS: dict[str, str] = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _NEGATED = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le", "le": "gt"}
@@ -684,6 +686,11 @@ def ceil_div(a: Extent, b: Extent) -> Extent:
     return _multiply(_floordiv(_multiply(_extent(a), -1), _extent(b)), -1)
 
 
+def is_symbol(extent: Extent) -> TypeGuard[Dim]:
+    """Whether the extent is a named symbol alone, not an integer or an expression."""
+    return isinstance(extent, Dim) and extent.op == "symbol"
+
+
 def bounds(extent: Extent) -> tuple[int | None, int | None]:
     """An interval with every value of the extent, None where it is unbounded. Sound, not always tight."""
     lo, hi = _interval_of(_extent(extent))
@@ -965,7 +972,7 @@ def describe(symbol: Dim) -> str:
 def check_value(symbol: Dim, value: int, where: str = "") -> None:
     """Raise ValueError, naming dim, range, value and `where`, unless `value` is one the symbol allows."""
     lo, hi = _interval_of(symbol)
-    if not lo <= value <= hi or value % symbol.multiple_of:
+    if not lo <= value <= hi or (symbol.multiple_of != 1 and value % symbol.multiple_of):
         raise ValueError(f"[dim] {describe(symbol)} cannot be {value}{where and ' ' + where}")
 
 
@@ -1135,8 +1142,13 @@ def bind(
     if len(pattern) != len(sizes):
         expected = f"{len(pattern)} axes {_shape(pattern)}"
         raise ValueError(f"[bind] {name} must have {expected}, got shape {_shape(sizes)}")
-    pending = [(axis, x, int(size)) for axis, (x, size) in enumerate(zip(pattern, sizes, strict=True))]
-    return [item for item in pending if not _bind_extent(*item, env, name)]
+    pending = []
+    for axis, (extent, size) in enumerate(zip(pattern, sizes, strict=True)):
+        if type(extent) is int and extent == size:  # the common case, on the path of every call
+            continue
+        if not _bind_extent(axis, extent, int(size), env, name):
+            pending.append((axis, extent, int(size)))
+    return pending
 
 
 def bind_shapes(
@@ -1146,34 +1158,105 @@ def bind_shapes(
 
     Raises ValueError as `bind` does, and when the shapes do not determine a symbol.
     """
+    env: dict[str, int] = {}
+    names = _checked_names(patterns, shapes, names)
+    pending: list[_Pending[int]] = []
+    for pattern, shape, name in zip(patterns, shapes, names, strict=True):
+        pending += [(*item, name) for item in bind(pattern, shape, env, name)]
+    _settle(pending, lambda axis, extent, size, name: _bind_extent(axis, extent, size, env, name))
+    return env
+
+
+def match_shapes(
+    patterns: Sequence[Sequence[Extent]],
+    shapes: Sequence[Sequence[Extent]],
+    names: Sequence[str] | None = None,
+) -> dict[str, Extent]:
+    """Like `bind_shapes`, for shapes that may be symbolic themselves, over symbols of their own.
+
+    Equality that the ranges do not decide is asked of the ambient scope, as `==` does.
+    """
+    env: dict[str, Extent] = {}
+    names = _checked_names(patterns, shapes, names)
+    pending: list[_Pending[Extent]] = []
+    for pattern, shape, name in zip(patterns, shapes, names, strict=True):
+        if len(pattern) != len(shape):
+            expected = f"{len(pattern)} axes {_shape(pattern)}"
+            raise ValueError(f"[bind] {name} must have {expected}, got shape {_shape(shape)}")
+        pending += [(*item, name) for item in zip(range(len(shape)), pattern, shape, strict=True)]
+    _settle(pending, lambda axis, extent, size, name: _match_extent(axis, extent, size, env, name))
+    return env
+
+
+_Pending: TypeAlias = "tuple[int, Extent, S, str]"  # axis, extent, size, name
+
+
+def _checked_names(
+    patterns: Sequence[Any], shapes: Sequence[Any], names: Sequence[str] | None
+) -> Sequence[str]:
     if len(patterns) != len(shapes):
         raise ValueError(f"[bind] expected {len(patterns)} shapes, got {len(shapes)}")
-    names = names or [f"input {i}" for i in range(len(patterns))]
-    env: dict[str, int] = {}
-    pending: list[tuple[str, int, Extent, int]] = []
-    for pattern, shape, name in zip(patterns, shapes, names, strict=True):
-        pending += [(name, *item) for item in bind(pattern, shape, env, name)]
+    return names or [f"input {i}" for i in range(len(patterns))]
+
+
+def _settle(pending: list[_Pending[S]], bound: Callable[[int, Extent, S, str], bool]) -> None:
+    """Bind again and again while that settles something: each symbol found may determine others."""
     while pending:
-        left = [item for item in pending if not _bind_extent(*item[1:], env, item[0])]
+        left = [item for item in pending if not bound(*item)]
         if len(left) == len(pending):
-            name, axis, extent, size = left[0]
-            unknown = ", ".join(s.name for s in symbols(extent) if s.name not in env)
+            axis, extent, size, name = left[0]
+            unknown = ", ".join(s.name for s in symbols(extent))
             given = f"axis {axis} of {name} is {extent} = {size}"
             raise ValueError(f"[bind] {given}, which does not determine {unknown}")
         pending = left
-    return env
+
+
+def _match_extent(axis: int, extent: Extent, size: Extent, env: dict[str, Extent], name: str) -> bool:
+    """`_bind_extent` for a symbolic size."""
+    where = f"axis {axis} of {name}"
+    unknown = [s for s in symbols(extent) if s.name not in env]
+    if not unknown:
+        value = substitute(extent, env)
+        if not (same(value, size) or value == size):
+            known = f" = {value}" if isinstance(extent, Dim) else ""
+            raise ValueError(f"[bind] {where} must be {extent}{known}, got {size}")
+        return True
+    if len(unknown) > 1:
+        return False
+    symbol, value = unknown[0], size
+    if extent is not symbol:
+        # solved over a name of its own, as the sizes may use the same name for another symbol
+        own = Dim("_unknown", symbol.min, symbol.max, symbol.multiple_of)
+        reduced = substitute(extent, {**env, symbol.name: own})
+        unit = own.poly[0][0]
+        c = dict(_poly_of(reduced)).get(unit, 0)
+        rest = _add(reduced, _polynomial({unit: -c}))
+        linear = not any(s is own for s in symbols(rest))
+        times = divide_exactly(_add(size, _multiply(rest, -1)), c) if linear else None
+        if times is None:
+            return False
+        value = _multiply(times, symbol.multiple_of)
+    try:
+        env[symbol.name] = _checked_replacement(symbol, value)
+    except ValueError as error:
+        raise ValueError(f"{error} ({where} is {extent} = {size})") from None
+    return True
 
 
 def _bind_extent(axis: int, extent: Extent, size: int, env: dict[str, int], name: str) -> bool:
     """Check or solve `extent == size`; False when it has too many unknown symbols to do either."""
+    if isinstance(extent, Dim) and extent.op == "symbol":
+        known = env.get(extent.name)
+        if known == size:
+            return True
+        if known is None:
+            check_value(extent, size, f"(axis {axis} of {name})")
+            env[extent.name] = size
+            return True
     where = f"axis {axis} of {name}"
     if not isinstance(extent, Dim):
         if extent != size:
             raise ValueError(f"[bind] {where} must be {extent}, got {size}")
-        return True
-    if extent.op == "symbol" and extent.name not in env:
-        check_value(extent, size, f"({where})")
-        env[extent.name] = size
         return True
     unknown = [s for s in symbols(extent) if s.name not in env]
     if len(unknown) > 1:
@@ -1181,8 +1264,8 @@ def _bind_extent(axis: int, extent: Extent, size: int, env: dict[str, int], name
     if unknown:
         return _solve(unknown[0], substitute(extent, env), size, env, where)
     if (value := evaluate(extent, env)) != size:
-        known = ", ".join(f"{s.name} = {env[s.name]}" for s in symbols(extent))
-        raise ValueError(f"[bind] {where} must be {extent} = {value}, got {size} ({known})")
+        given = ", ".join(f"{s.name} = {env[s.name]}" for s in symbols(extent))
+        raise ValueError(f"[bind] {where} must be {extent} = {value}, got {size} ({given})")
     return True
 
 
