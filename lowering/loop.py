@@ -66,6 +66,9 @@ KINDS = ("serial", "parallel", "unrolled")
 SPACES = ("register", "stack", "workspace")
 ACCESS = ("read", "write", "readwrite")
 HINTS = ("stream", "invariant")                        # non-temporal; never written while the kernel runs
+# Words of the text form, which no buffer, param or variable may be called.
+KEYWORDS = frozenset("kernel for while if else in step carry yield alloc at barrier poll fail prefetch mask hint "
+                     "true false inf nan parallel unrolled serial".split())
 
 # Codes that `Fail` and the runtime use; a positive code is an error record in the context.
 FAIL_INDEX, FAIL_MEMORY, FAIL_INTERRUPTED, FAIL_HOST, FAIL_GUARD = 1, 2, 3, 4, 5

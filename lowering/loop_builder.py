@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from ingot.lowering.loop import (
     IDX,
+    KEYWORDS,
     Alloc,
     Body,
     Buffer,
@@ -97,7 +98,7 @@ class Builder:
         self._buffers: list[Buffer] = []
         self._params: list[str] = []
         self._dtypes: dict[str, str] = {}
-        self._used: dict[str, int] = {}
+        self._used: dict[str, int] = dict.fromkeys(KEYWORDS, 0)
         self._body: list[Stmt] = []
 
     def fresh(self, name: str) -> str:

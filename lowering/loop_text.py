@@ -191,13 +191,11 @@ _TOKEN = re.compile(r"""
   | (?P<sign>   -> | // | <= | >= | == | != | [-+*/%<>=()\[\]{},:;@] )
 """, re.VERBOSE)
 _TYPE = re.compile(r"(bool|u8|u16|u32|u64|i8|i16|i32|i64|f16|bf16|f32|f64|index)(?:x([1-9]\d*))?")
-_KEYWORDS = frozenset("kernel for while if else in step carry yield alloc at barrier poll fail prefetch mask hint "
-                      "true false inf nan parallel unrolled serial".split())
 
 
 def valid_name(name: str) -> bool:
     """Whether a buffer, param or variable may have this name."""
-    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)) and name not in _KEYWORDS
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)) and name not in ir.KEYWORDS
 
 
 def parse_kernel(text: str) -> Kernel:
