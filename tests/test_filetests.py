@@ -64,14 +64,18 @@ def read_cases(lines: list[str]) -> list[Case]:
             cases.append(("\n".join(source), expected))
             source, expected = [], []
         source.append(line)
-    if expected or any(line.strip() for line in source):
+    if any(line.strip() and not line.startswith(";") for line in source):
         cases.append(("\n".join(source), expected))
     return cases
 
 
 def outcome(run: Callable[[str, Options], str], source: str, options: Options) -> list[str]:
+    # lines in messages count from the first that is neither blank nor a comment
+    lines = source.split("\n")
+    while lines[0].startswith(";") or not lines[0].strip():
+        lines.pop(0)
     try:
-        text = run(source, options)
+        text = run("\n".join(lines), options)
     except (ValueError, NotImplementedError) as error:  # GraphError, ShapeError and so on are ValueErrors
         text = f"error: {error}"
     return text.rstrip("\n").split("\n")
@@ -103,10 +107,11 @@ def test_file(path: Path, bless: bool) -> None:
         assert [line.rstrip() for line in got] == [line.rstrip() for line in expected], source
 
 
-def test_every_folder_has_a_runner() -> None:
-    """A folder whose pass has no runner would silently test nothing."""
-    folders = {path.parent.name for path in ROOT.rglob("*.ingot")}
-    assert folders <= set(RUNNERS), f"no runner for {sorted(folders - set(RUNNERS))}"
+def test_every_pass_has_a_runner() -> None:
+    """A file whose pass has no runner would silently test nothing."""
+    headers = {p: p.read_text().split("\n", 1)[0] for p in ROOT.rglob("*.ingot")}
+    named = {path.parent.name for path, header in headers.items() if header.startswith("; test:")}
+    assert named <= set(RUNNERS), f"no runner for {sorted(named - set(RUNNERS))}"
 
 
 def test_reader_splits_cases_and_writes_them_back() -> None:
