@@ -16,10 +16,13 @@ and `verify` checks the invariants of the IR.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from itertools import repeat
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
@@ -531,7 +534,12 @@ class _GraphDecoder:
         if type(values) is not tuple or len(values) != len(names):
             raise DamageError(f"{self.what}: {kind.name} has the parameters {names}, the file gives {values}")
         try:
-            return kind(*[self._param(v) for v in values])
+            params = [self._param(v) for v in values]
+            for name, value in zip(names, params, strict=True):
+                owner = next(c for c in kind.__mro__ if name in c.__dict__.get("__annotations__", ()))
+                if not _conforms(value, owner, owner.__annotations__[name]):
+                    raise DamageError(f"{self.what}: {kind.name}: {name} cannot be {str(value)[:80]}")
+            return kind(*params)
         except DamageError:
             raise
         except Exception as error:
@@ -553,6 +561,22 @@ class _GraphDecoder:
             if kind == "complex":
                 return _complex(inner)
         raise DamageError(f"{self.what}: unknown parameter {value!r}")
+
+
+def _conforms(value: Any, owner: type, hint: Any) -> bool:
+    """Whether a parameter is what `hint` says, the annotation of a field of `owner`."""
+    while isinstance(hint, str):  # the text of our own source; aliases such as Extent are text again
+        hint = eval(hint, {"Dim": Dim, **vars(sys.modules[owner.__module__])})
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_conforms(value, owner, part) for part in parts)
+    if origin is tuple and type(value) is tuple:
+        if parts[-1] is Ellipsis:
+            return all(_conforms(item, owner, parts[0]) for item in value)
+        return len(value) == len(parts) and all(map(_conforms, value, repeat(owner), parts))
+    if hint is None or hint in (int, float, bool, str):
+        return value is None if hint is None else type(value) is hint
+    return hint is Any or (origin is None and isinstance(value, hint))
 
 
 def _verify(graph: Graph, avals: Sequence[Aval], what: str) -> None:
