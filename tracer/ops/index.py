@@ -1,0 +1,469 @@
+"""Indexing: `x[...]`, `x[...] = y`, `x.at[...]`, take, put and windows at data positions."""
+
+from __future__ import annotations
+
+import builtins
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ingot.tracer import dims, dtypes
+from ingot.tracer.array import array, record, wrap
+from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.errors import AxisError, ShapeError
+from ingot.tracer.graph import Literal
+from ingot.tracer.ops.shape import as_array, as_axis, as_extent, broadcast_shapes, flatten, reshape
+from ingot.tracer.primitives.elementwise import Maximum, Minimum, Select, show_shape
+from ingot.tracer.primitives.index import DynamicSlice, DynamicUpdate, Gather, Scatter
+from ingot.tracer.primitives.shape import BroadcastTo, Iota, Slice, SliceUpdate, slice_length
+
+Shape = tuple[Extent, ...]
+
+
+# -- what an index means ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Selection:
+    """An index expression on an array of `shape`, taken apart.
+
+    First a slice (`starts`, `stops`, `strides`, one entry per axis), then axes with an integer index are dropped,
+    then `arrays` index the axes `axes` of what is left, their dims put at `position`; last, axes of extent 1
+    are inserted, which gives `result`.
+    """
+
+    shape: Shape
+    starts: list[Extent]
+    stops: list[Extent]
+    strides: list[int]
+    dropped: set[int]
+    arrays: list[array]
+    axes: tuple[int, ...]
+    position: int
+    sliced: Shape  # after the slice
+    kept: Shape  # after dropping
+    picked: Shape  # after the arrays
+    result: Shape
+
+    @property
+    def is_whole(self) -> bool:
+        """True when the slice selects everything, in order."""
+        return all(
+            stride == 1 and dims.same(start, 0) and dims.same(stop, n)
+            for start, stop, stride, n in zip(self.starts, self.stops, self.strides, self.shape, strict=True)
+        )
+
+    def slice(self) -> Slice:
+        return Slice(tuple(self.starts), tuple(self.stops), tuple(self.strides))
+
+
+def _items(index: Any, ndim: int) -> list[Any]:
+    """The items of an index, its ellipsis replaced by full slices, masks by the indices of their true elements."""
+    given = list(index) if isinstance(index, tuple) else [index]
+    given = [part for item in given for part in _normal_item(item)]
+    if sum(item is Ellipsis for item in given) > 1:
+        raise AxisError("[index] An index can only have a single ellipsis (...).")
+    used = sum(item is not None and item is not Ellipsis for item in given)
+    if used > ndim:
+        raise AxisError(f"[index] Too many indices for array with {ndim} dimensions: got {used}.")
+    full = [builtins.slice(None)] * (ndim - used)
+    for at, item in enumerate(given):
+        if item is Ellipsis:
+            return given[:at] + full + given[at + 1 :]
+    return given + full
+
+
+def _normal_item(item: Any) -> list[Any]:
+    if item is None or item is Ellipsis or isinstance(item, builtins.slice | Dim):
+        return [item]
+    if isinstance(item, bool | np.bool_):
+        raise ValueError("[index] Cannot index an array with a bool; a mask has one axis at least.")
+    if isinstance(item, int | np.integer):
+        return [int(item)]
+    if isinstance(item, list | np.ndarray):
+        item = array(item if isinstance(item, list) and item else np.asarray(item, np.int32) if not len(item) else item)
+    if not isinstance(item, array):
+        raise ValueError(f"[index] Cannot index an array with an object of type {type(item).__name__}.")
+    if item.dtype is dtypes.bool_:
+        # the shape of the result depends on the values of the mask, so they must be known
+        return [array(np.asarray(i, np.int32)) for i in np.nonzero(item._view())]
+    if not item.dtype.is_integer:
+        raise ValueError(f"[index] Indices must be integers, got {item.dtype.name}.")
+    return [item]
+
+
+def _select(shape: Shape, index: Any) -> _Selection:
+    items = _items(index, len(shape))
+    starts: list[Extent] = []
+    stops: list[Extent] = []
+    strides: list[int] = []
+    dropped: set[int] = set()
+    arrays: list[array] = []
+    axes: list[int] = []  # of `kept`
+    kept: list[Extent] = []
+    basic: list[Extent | None] = []  # axes of the result that no array makes; None: inserted
+    advanced: list[int] = []  # positions in `items` of what NumPy calls advanced indices
+    first_advanced = 0
+    has_arrays = any(isinstance(item, array) for item in items)
+    sliced: list[Extent] = []
+    for place, item in enumerate(items):
+        if item is None:
+            basic.append(None)
+            continue
+        axis = len(starts)
+        n = shape[axis]
+        start, stop, stride = _bounds(item, n, axis, shape)
+        starts.append(start)
+        stops.append(stop)
+        strides.append(stride)
+        if isinstance(item, builtins.slice):
+            length = n if stride == 1 and dims.same(start, 0) and dims.same(stop, n) else slice_length(start, stop, stride)
+            sliced.append(length)
+            kept.append(length)
+            basic.append(length)
+            continue
+        if has_arrays:
+            if not advanced:
+                first_advanced = len(basic)
+            advanced.append(place)
+        if isinstance(item, array):
+            sliced.append(n)
+            axes.append(len(kept))
+            kept.append(n)
+            arrays.append(item)
+        else:
+            sliced.append(1)
+            dropped.add(axis)
+    together = not advanced or advanced[-1] - advanced[0] == len(advanced) - 1
+    before = first_advanced if together else 0
+    picked_shape = broadcast_shapes(*[a.shape for a in arrays]) if arrays else ()
+    position = sum(n is not None for n in basic[:before])
+    rest = [n for n in basic if n is not None]
+    shown: list[Extent] = [1 if n is None else n for n in basic]
+    return _Selection(
+        shape, starts, stops, strides, dropped, arrays, tuple(axes), position, tuple(sliced), tuple(kept),
+        (*rest[:position], *picked_shape, *rest[position:]),
+        (*shown[:before], *picked_shape, *shown[before:]),
+    )  # fmt: skip
+
+
+def _bounds(item: Any, n: Extent, axis: int, shape: Shape) -> tuple[Extent, Extent, int]:
+    """start, stop and stride of what an item selects of an axis of extent `n`."""
+    if isinstance(item, builtins.slice):
+        return _slice_bounds(item, n)
+    if isinstance(item, array):
+        return 0, n, 1
+    start = n + item if isinstance(item, int) and item < 0 else item
+    # where ranges do not decide, the trace takes its sample's answer and guards it
+    if start < 0 or start >= n:
+        raise IndexError(f"[index] index {item} is out of bounds for axis {axis} of shape {show_shape(shape)}.")
+    return start, start + 1, 1
+
+
+def _slice_bounds(item: builtins.slice, n: Extent) -> tuple[Extent, Extent, int]:
+    stride = 1 if item.step is None else _integer(item.step)
+    if not isinstance(stride, int) or stride == 0:
+        raise ValueError(f"[index] slice step must be a nonzero int, got {stride}.")
+    if item.start is None and item.stop is None and stride == 1:
+        return 0, n, 1
+    low, high = (0, n) if stride > 0 else (-1, n - 1)
+
+    def clipped(bound: Any, default: Extent) -> Extent:
+        if bound is None:
+            return default
+        bound = _integer(bound)
+        if isinstance(bound, int) and bound < 0:
+            return dims.maximum(n + bound, low)
+        return dims.minimum(bound, high)
+
+    start = clipped(item.start, low if stride > 0 else high)
+    stop = clipped(item.stop, high if stride > 0 else low)
+    if stride > 0:
+        return start, dims.maximum(start, stop), stride
+    return start, dims.minimum(start, stop), stride
+
+
+def _integer(x: Any) -> Extent:
+    if isinstance(x, int | Dim):
+        return x
+    try:
+        return operator.index(x)
+    except TypeError:
+        raise ValueError(f"[index] Slice indices must be integers or None, got {type(x).__name__}.") from None
+
+
+# -- reading ----------------------------------------------------------------------------------------------------
+
+
+def getitem(x: array, index: Any) -> array:
+    """`x[index]` as in NumPy: ints, slices, `...`, None, and integer arrays (or masks whose values are known).
+
+    Raises:
+        IndexError: for an int out of bounds, or more indices than axes; of arrays of indices when evaluated.
+    """
+    chosen = _select(x.shape, index)
+    return _insert(_pick(_window(x, chosen), chosen), chosen)
+
+
+def _window(x: array, chosen: _Selection) -> array:
+    """The slice of `x`, without the axes that integers index."""
+    out = wrap(x._value) if chosen.is_whole else record(chosen.slice(), x._value)
+    if not chosen.dropped:
+        return out
+    return reshape(out, chosen.kept if chosen.arrays else chosen.result)
+
+
+def _pick(x: array, chosen: _Selection) -> array:
+    if not chosen.arrays:
+        return x
+    return record(Gather(chosen.axes, chosen.position), x._value, *[a._value for a in chosen.arrays])
+
+
+def _insert(x: array, chosen: _Selection) -> array:
+    return x if dims.same_shape(x.shape, chosen.result) else reshape(x, chosen.result)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------
+
+
+def setitem(x: array, index: Any, update: Any) -> None:
+    """`x[index] = update`: every reference to `x` sees the result. Later updates of an element win."""
+    mask = _whole_mask(x, index, update)
+    if mask is not None:
+        value = as_update(x, update)
+        x._rebind(record(Select(), mask._value, value._value, x._value), "setitem")
+        return
+    x._rebind(_replaced(x, _select(x.shape, index), as_update(x, update)), "setitem")
+
+
+def _whole_mask(x: array, index: Any, update: Any) -> array | None:
+    """The mask of `x[mask] = scalar`, broadcast to `x`: needs no knowledge of its values."""
+    if isinstance(index, np.ndarray) and index.dtype == bool:
+        index = array(index)
+    if not isinstance(index, array) or index.dtype is not dtypes.bool_ or index.ndim == 0:
+        return None
+    if not isinstance(update, bool | int | float | complex) and np.ndim(update) if not isinstance(update, array) else update.ndim:
+        return None
+    if index.ndim > x.ndim or not dims.same_shape(index.shape, x.shape[: index.ndim]):
+        raise ShapeError(f"[index] a mask of shape {show_shape(index.shape)} does not fit shape {show_shape(x.shape)}.")
+    return reshape(index, (*index.shape, *(1,) * (x.ndim - index.ndim)))
+
+
+def as_update(x: array, update: Any) -> array:
+    """What is written into `x`: converted to its dtype."""
+    if isinstance(update, bool | int | float) and (x.dtype.is_inexact or isinstance(update, int)):
+        return wrap(Literal(update, x.dtype))
+    found = as_array(update)
+    return found if found.dtype is x.dtype else found.astype(x.dtype)
+
+
+def _fitted(update: array, shape: Shape) -> array:
+    """`update` broadcast to `shape`; leading axes of extent 1 too many are dropped."""
+    extra = update.ndim - len(shape)
+    if extra > 0 and all(dims.same(n, 1) for n in update.shape[:extra]):
+        update = reshape(update, update.shape[extra:])
+    if dims.same_shape(update.shape, shape):
+        return update
+    return record(BroadcastTo(shape), update._value)
+
+
+def _replaced(x: array, chosen: _Selection, update: array) -> array:
+    """`x` with the chosen elements replaced."""
+    update = reshape(_fitted(update, chosen.result), chosen.picked)
+    if chosen.arrays:
+        part = _window(x, chosen)
+        operands = [a._value for a in (part, update, *chosen.arrays)]
+        update = record(Scatter("set", chosen.axes, chosen.position), *operands)
+    return _put_window(x, chosen, update)
+
+
+def _put_window(x: array, chosen: _Selection, update: array) -> array:
+    """`x` with its slice replaced; `update` lacks the axes that integers index."""
+    update = reshape(update, chosen.sliced)
+    if chosen.is_whole:
+        return update
+    return record(SliceUpdate(tuple(chosen.starts), tuple(chosen.strides)), x._value, update._value)
+
+
+class _At:
+    """`x.at`: updates of indexed elements that count every occurrence of an element, and leave `x` as it is."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, x: array) -> None:
+        self._array = x
+
+    def __getitem__(self, index: Any) -> _AtIndex:
+        return _AtIndex(self._array, index)
+
+
+class _AtIndex:
+    """`x.at[index]`; its methods return a new array."""
+
+    __slots__ = ("_array", "_index")
+
+    def __init__(self, x: array, index: Any) -> None:
+        self._array, self._index = x, index
+
+    def _combined(self, mode: str, update: Any, combine: Callable[[array, array], array]) -> array:
+        x = self._array
+        chosen = _select(x.shape, self._index)
+        value = reshape(_fitted(as_update(x, update), chosen.result), chosen.picked)
+        part = _window(x, chosen)
+        part = reshape(part, chosen.kept)
+        if chosen.arrays:
+            operands = [a._value for a in (part, value, *chosen.arrays)]
+            return _put_window(x, chosen, record(Scatter(mode, chosen.axes, chosen.position), *operands))
+        return _put_window(x, chosen, combine(part, value))
+
+    def add(self, value: Any) -> array:
+        return self._combined("add", value, lambda a, b: a + b)
+
+    def subtract(self, value: Any) -> array:
+        return self._combined("add", -as_update(self._array, value), lambda a, b: a + b)
+
+    def multiply(self, value: Any) -> array:
+        return self._combined("mul", value, lambda a, b: a * b)
+
+    def divide(self, value: Any) -> array:
+        x = self._array
+        if not x.dtype.is_inexact:
+            raise ValueError(f"[at] divide needs a floating-point array, got {x.dtype.name}.")
+        return self._combined("mul", 1 / as_update(x, value), lambda a, b: a * b)
+
+    def maximum(self, value: Any) -> array:
+        return self._combined("max", value, _larger)
+
+    def minimum(self, value: Any) -> array:
+        return self._combined("min", value, _smaller)
+
+
+def _larger(a: array, b: array) -> array:
+    return record(Maximum(), a._value, b._value)
+
+
+def _smaller(a: array, b: array) -> array:
+    return record(Minimum(), a._value, b._value)
+
+
+# -- functions --------------------------------------------------------------------------------------------------
+
+
+def _integer_indices(name: str, indices: Any) -> array:
+    found = as_array(indices)
+    if not found.dtype.is_integer:
+        raise ValueError(f"[{name}] Got indices with invalid dtype {found.dtype.name}. Indices must be integral.")
+    return found
+
+
+def take(a: Any, /, indices: Any, axis: int | None = None, *, stream: Any = None) -> array:
+    """Elements of `a` along an axis (by default of the flattened `a`); the axes of `indices` replace that axis.
+
+    Raises:
+        IndexError: for an index out of bounds, when evaluated.
+    """
+    a = as_array(a)
+    if axis is None:
+        a, axis = flatten(a), 0
+    at = as_axis("take", axis, a.ndim, "Received invalid axis {} for")
+    if isinstance(indices, int):
+        return getitem(a, (builtins.slice(None),) * at + (indices,))
+    return record(Gather((at,), at), a._value, _integer_indices("take", indices)._value)
+
+
+def _along(name: str, a: array, indices: Any, axis: int) -> tuple[int, array, list[array]]:
+    """The axis, the broadcast indices, and indices for every axis of `a`."""
+    found = _integer_indices(name, indices)
+    at = as_axis(name, axis, a.ndim)
+    if found.ndim != a.ndim:
+        raise ShapeError(f"[{name}] Indices of dimension {found.ndim} does not match array of dimension {a.ndim}.")
+    others = broadcast_shapes(*[(*s[:at], 1, *s[at + 1 :]) for s in (a.shape, found.shape)])
+    shape = (*others[:at], found.shape[at], *others[at + 1 :])
+    found = found if dims.same_shape(found.shape, shape) else record(BroadcastTo(shape), found._value)
+    full = []
+    for i, (n, m) in enumerate(zip(shape, a.shape, strict=True)):
+        if i == at:
+            full.append(found)
+        elif dims.same(m, 1):
+            full.append(wrap(Literal(0, dtypes.int32)))
+        else:
+            full.append(record(Iota((1,) * i + (n,) + (1,) * (a.ndim - i - 1), i, dtypes.int32)))
+    return at, found, full
+
+
+def take_along_axis(a: Any, /, indices: Any, axis: int | None = -1, *, stream: Any = None) -> array:
+    """Elements `a[..., indices[..., j, ...], ...]` along an axis; the other axes of both broadcast.
+
+    axis: None takes from the flattened `a` with flattened indices.
+    """
+    a = as_array(a)
+    if axis is None:
+        return take(flatten(a), flatten(indices), 0)
+    at, found, full = _along("take_along_axis", a, indices, axis)
+    if a.ndim == 1:
+        return record(Gather((0,), 0), a._value, found._value)
+    return record(Gather(tuple(range(a.ndim)), 0), a._value, *[i._value for i in full])
+
+
+def put_along_axis(a: Any, /, indices: Any, values: Any, axis: int | None = None, *, stream: Any = None) -> array:
+    """`a` with the elements that `take_along_axis` would read replaced by `values`, which broadcast."""
+    a = as_array(a)
+    if axis is None:
+        return reshape(put_along_axis(flatten(a), flatten(indices), values, 0), a.shape)
+    at, found, full = _along("put_along_axis", a, indices, axis)
+    update = _fitted(as_update(a, values), found.shape)
+    return record(Scatter("set", tuple(range(a.ndim)), 0), *[x._value for x in (a, update, *full)])
+
+
+def _start_vector(name: str, start_indices: Any, axes: Sequence[int], ndim: int) -> tuple[array, tuple[int, ...]]:
+    starts = _integer_indices(name, start_indices)
+    if starts.ndim == 0:
+        starts = reshape(starts, (1,))
+    found = tuple(as_axis(name, axis, ndim) for axis in axes)
+    if starts.ndim != 1 or not dims.same(starts.shape[0], len(found)) or len(set(found)) != len(found):
+        raise ShapeError(
+            f"[{name}] {show_shape(starts.shape)} start indices do not fit the axes {tuple(axes)}: one per axis is "
+            "needed, and each axis once."
+        )
+    return starts, found
+
+
+def slice(  # noqa: A001
+    a: Any, start_indices: Any, axes: Sequence[int], slice_size: Sequence[Extent], *, stream: Any = None
+) -> array:
+    """A window of shape `slice_size` of `a` that starts at `start_indices` (data) along `axes`, else at 0.
+
+    Raises:
+        IndexError: for a window that does not lie within `a`, when evaluated.
+    """
+    a = as_array(a)
+    starts, found = _start_vector("slice", start_indices, axes, a.ndim)
+    sizes = tuple(as_extent("slice", n) for n in slice_size)
+    if len(sizes) != a.ndim:
+        raise ShapeError(f"[slice] Invalid slice size for array with {a.ndim} dimensions.")
+    if any(dims.decide("lt", n, 0) or dims.decide("gt", n, m) for n, m in zip(sizes, a.shape, strict=True)):
+        raise ShapeError(f"[slice] Invalid slice size {show_shape(sizes)} for array with shape {show_shape(a.shape)}.")
+    return record(DynamicSlice(found, sizes), a._value, starts._value)
+
+
+def slice_update(a: Any, update: Any, start_indices: Any, axes: Sequence[int], *, stream: Any = None) -> array:
+    """`a` with a window replaced by `update`, starting at `start_indices` (data) along `axes`, else at 0.
+
+    `update` broadcasts along the other axes.
+    """
+    a = as_array(a)
+    starts, found = _start_vector("slice_update", start_indices, axes, a.ndim)
+    value = as_update(a, update)
+    if value.ndim > a.ndim:
+        raise ShapeError(f"[slice_update] an update of shape {show_shape(value.shape)} has more axes than the array.")
+    padded = (1,) * (a.ndim - value.ndim) + value.shape
+    wanted = tuple(m if i in found else n for i, (m, n) in enumerate(zip(padded, a.shape, strict=True)))
+    return record(DynamicUpdate(found), a._value, _fitted(value, wanted)._value, starts._value)
+
+
+array.__getitem__ = getitem  # type: ignore[method-assign]
+array.__setitem__ = setitem  # type: ignore[method-assign]
+array.at = property(_At, doc="Functional updates of indexed elements: `x.at[index].add(y)` and others.")  # type: ignore[attr-defined]
