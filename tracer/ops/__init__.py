@@ -1,43 +1,184 @@
-"""Public functions on arrays: argument handling, then primitives. Importing the package attaches them to `array`."""
+"""Public functions on arrays: argument handling, then primitives. They are methods of `array` too."""
 
 from __future__ import annotations
 
-import importlib
-
 from ingot.tracer import primitives as _primitives  # noqa: F401  (declares all primitives)
-from ingot.tracer.ops import contract, math, methods, reduce
+from ingot.tracer.ops import methods as _methods
+from ingot.tracer.ops.contract import (
+    addmm,
+    inner,
+    matmul,
+    outer,
+    tensordot,
+    vecdot,
+)
+from ingot.tracer.ops.creation import (
+    arange,
+    asarray,
+    eye,
+    full,
+    full_like,
+    identity,
+    linspace,
+    ones,
+    ones_like,
+    tri,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)
+from ingot.tracer.ops.index import (
+    put_along_axis,
+    slice,
+    slice_update,
+    take,
+    take_along_axis,
+)
+from ingot.tracer.ops.math import (
+    abs,
+    add,
+    allclose,
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
+    array_equal,
+    astype,
+    bitwise_and,
+    bitwise_invert,
+    bitwise_or,
+    bitwise_xor,
+    ceil,
+    clip,
+    cos,
+    cosh,
+    degrees,
+    divide,
+    divmod,
+    equal,
+    erf,
+    erfinv,
+    exp,
+    expm1,
+    floor,
+    floor_divide,
+    greater,
+    greater_equal,
+    isclose,
+    isfinite,
+    isinf,
+    isnan,
+    isneginf,
+    isposinf,
+    left_shift,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log2,
+    log10,
+    logaddexp,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    minimum,
+    multiply,
+    nan_to_num,
+    negative,
+    not_equal,
+    power,
+    radians,
+    reciprocal,
+    remainder,
+    result_type,
+    right_shift,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    sinh,
+    sqrt,
+    square,
+    stop_gradient,
+    subtract,
+    tan,
+    tanh,
+    trunc,
+    view,
+    where,
+)
+from ingot.tracer.ops.reduce import (
+    all,
+    any,
+    argmax,
+    argmin,
+    logsumexp,
+    max,
+    mean,
+    min,
+    prod,
+    softmax,
+    std,
+    sum,
+    var,
+)
+from ingot.tracer.ops.shape import (
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    broadcast_arrays,
+    broadcast_shapes,
+    broadcast_to,
+    concatenate,
+    contiguous,
+    depends,
+    diag,
+    diagonal,
+    expand_dims,
+    flatten,
+    flip,
+    matrix_transpose,
+    meshgrid,
+    moveaxis,
+    pad,
+    repeat,
+    reshape,
+    roll,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    tile,
+    trace,
+    transpose,
+    unflatten,
+    unstack,
+)
 
-_PUBLIC = {
-    math: """
-        abs add allclose arccos arccosh arcsin arcsinh arctan arctan2 arctanh array_equal astype bitwise_and
-        bitwise_invert bitwise_or bitwise_xor ceil clip cos cosh degrees divide divmod equal erf erfinv exp expm1
-        floor floor_divide greater greater_equal isclose isfinite isinf isnan isneginf isposinf left_shift less
-        less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or maximum minimum multiply
-        nan_to_num negative not_equal power radians reciprocal remainder result_type right_shift round rsqrt
-        sigmoid sign sin sinh sqrt square stop_gradient subtract tan tanh trunc view where
-    """,
-    reduce: "all any argmax argmin logsumexp max mean min prod softmax std sum var",
-    contract: "addmm inner matmul outer tensordot vecdot",
-}
+__all__ = [
+    "abs", "add", "addmm", "all", "allclose", "any", "arange", "arccos", "arccosh", "arcsin", "arcsinh",
+    "arctan", "arctan2", "arctanh", "argmax", "argmin", "array_equal", "asarray", "astype",
+    "atleast_1d", "atleast_2d", "atleast_3d", "bitwise_and", "bitwise_invert", "bitwise_or",
+    "bitwise_xor", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "ceil", "clip",
+    "concatenate", "contiguous", "cos", "cosh", "degrees", "depends", "diag", "diagonal", "divide",
+    "divmod", "equal", "erf", "erfinv", "exp", "expand_dims", "expm1", "eye", "flatten", "flip",
+    "floor", "floor_divide", "full", "full_like", "greater", "greater_equal", "identity", "inner",
+    "isclose", "isfinite", "isinf", "isnan", "isneginf", "isposinf", "left_shift", "less", "less_equal",
+    "linspace", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not",
+    "logical_or", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid",
+    "min", "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "not_equal", "ones",
+    "ones_like", "outer", "pad", "power", "prod", "put_along_axis", "radians", "reciprocal",
+    "remainder", "repeat", "reshape", "result_type", "right_shift", "roll", "round", "rsqrt", "sigmoid",
+    "sign", "sin", "sinh", "slice", "slice_update", "softmax", "split", "sqrt", "square", "squeeze",
+    "stack", "std", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan",
+    "tanh", "tensordot", "tile", "trace", "transpose", "tri", "tril", "triu", "trunc", "unflatten",
+    "unstack", "var", "vecdot", "view", "where", "zeros", "zeros_like",
+]  # fmt: skip
 
-_SHAPE = ""
-for _name, _module in (("creation", None), ("shape", None), ("index", None)):
-    try:
-        _module = importlib.import_module(f"ingot.tracer.ops.{_name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"ingot.tracer.ops.{_name}":
-            raise
-        continue
-    _PUBLIC[_module] = " ".join(
-        n for n in vars(_module)
-        if not n.startswith("_") and getattr(vars(_module)[n], "__module__", "") == _module.__name__
-        and callable(vars(_module)[n]) and not n.startswith("as_")
-    )
-
-__all__: list[str] = []
-for _module, _names in _PUBLIC.items():
-    for _name in _names.split():
-        globals()[_name] = getattr(_module, _name)
-        __all__.append(_name)
-
-methods.attach(globals())
+_methods.attach(globals())

@@ -14,7 +14,7 @@ from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.dtypes import Dtype, promote
 from ingot.tracer.errors import AxisError
 from ingot.tracer.graph import Literal
-from ingot.tracer.primitives.elementwise import ConvertElementType, show_shape
+from ingot.tracer.primitives.elementwise import ConvertElementType
 
 Operand = Value | Literal
 
@@ -41,7 +41,7 @@ def literal(value: Any, dtype: Dtype) -> Literal:
 
 
 def is_scalar(x: Any) -> bool:
-    """True for what takes its dtype from the array it meets: Python and NumPy scalars, rank-0 NumPy arrays."""
+    """True for Python and NumPy scalars and rank-0 NumPy arrays, which take their dtype from an array."""
     if isinstance(x, bool | int | float | complex | np.generic):
         return True
     return isinstance(x, np.ndarray) and x.ndim == 0
@@ -86,28 +86,13 @@ def as_array(name: str, x: Any) -> array:
 
 
 def common_pair(name: str, a: Any, b: Any) -> tuple[Operand, Operand]:
-    """Operands of two arguments in their common dtype. A scalar takes the dtype of an array it meets."""
+    """Operands of two arguments in their common dtype; scalars and NumPy arrays adapt to an array."""
     if isinstance(a, array):
         x: Operand = a._value
-        if isinstance(b, array):
-            y: Operand = b._value
-        elif is_scalar(b):
-            value = _python(b)
-            dtype = dtypes.scalar_dtype(value, x.aval.dtype)
-            return convert(x, dtype), literal(value, dtype)
-        elif isinstance(b, Dim):
-            return x, _dim_operand(b, x.aval.dtype)
-        else:
-            y = as_operand(name, b)
+        y: Operand = b._value if isinstance(b, array) else _weak(name, b, x.aval.dtype)
     elif isinstance(b, array):
         y = b._value
-        if is_scalar(a):
-            value = _python(a)
-            dtype = dtypes.scalar_dtype(value, y.aval.dtype)
-            return literal(value, dtype), convert(y, dtype)
-        if isinstance(a, Dim):
-            return _dim_operand(a, y.aval.dtype), y
-        x = as_operand(name, a)
+        x = _weak(name, a, y.aval.dtype)
     else:
         x, y = as_operand(name, a), as_operand(name, b)
     p, q = x.aval.dtype, y.aval.dtype
@@ -117,8 +102,23 @@ def common_pair(name: str, a: Any, b: Any) -> tuple[Operand, Operand]:
     return convert(x, dtype), convert(y, dtype)
 
 
-def _dim_operand(extent: Dim, dtype: Dtype) -> Operand:
-    return _array.dim_to_array(extent, dtypes.int32 if dtype is dtypes.bool_ else dtype)._value
+def _weak(name: str, x: Any, other: Dtype) -> Operand:
+    """Operand of a scalar, symbolic extent or NumPy array that meets an array of dtype `other`.
+
+    It takes that dtype, unless its kind (bool, integer, floating, complex) is the higher one.
+    """
+    kind = type(x)
+    if kind is int or kind is float or is_scalar(x):
+        value = _python(x)
+        return literal(value, dtypes.scalar_dtype(value, other))
+    if isinstance(x, Dim):
+        return _array.dim_to_array(x, dtypes.int32 if other is dtypes.bool_ else other)._value
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufc":
+        return array(x, dtypes.scalar_dtype(_ONE_OF_KIND[x.dtype.kind], other))._value
+    return as_operand(name, x)
+
+
+_ONE_OF_KIND: dict[str, bool | int | float | complex] = {"b": True, "i": 1, "u": 1, "f": 1.0, "c": 1j}
 
 
 def extent_operand(extent: Extent, dtype: Dtype) -> Operand:
@@ -161,8 +161,3 @@ def normal_axes(name: str, axis: None | int | Sequence[int], ndim: int) -> tuple
         return tuple(axes)
     return (normal_axis(name, axis, ndim),)  # type: ignore[arg-type]
 
-
-__all__ = [
-    "Operand", "as_array", "as_operand", "at_least_float", "common_pair", "convert", "extent_operand", "is_scalar",
-    "literal", "normal_axes", "normal_axis", "require_array", "show_shape",
-]  # fmt: skip

@@ -10,10 +10,10 @@ from ingot.tracer.array import array, record, wrap
 from ingot.tracer.dims import Extent
 from ingot.tracer.facts import agree
 from ingot.tracer.ops import math as _math
-from ingot.tracer.ops.coerce import common_pair, normal_axis, require_array, show_shape
+from ingot.tracer.ops.coerce import common_pair, normal_axis, require_array
 from ingot.tracer.ops.reduce import sum as _sum
 from ingot.tracer.primitives.contract import DotGeneral
-from ingot.tracer.primitives.elementwise import broadcast_shapes
+from ingot.tracer.primitives.elementwise import broadcast_shapes, show_shape
 
 
 def _arrays(name: str, *xs: Any) -> tuple[array, array]:
@@ -44,8 +44,8 @@ def matmul(a: array, b: array, /, *, stream: Any = None) -> array:
         raise ValueError("[matmul] Only numeric types are supported but bool and bool were provided.")
     if not agree(x.shape[-1], y.shape[-2 if y.ndim > 1 else 0]):
         raise ValueError(
-            f"[matmul] Last dimension of first input with shape {show_shape(x.shape)} must match second to last "
-            f"dimension of second input with shape {show_shape(y.shape)}."
+            f"[matmul] Last dimension of first input with shape {show_shape(x.shape)} must match second to "
+            f"last dimension of second input with shape {show_shape(y.shape)}."
         )
     if x.ndim <= 2 and y.ndim <= 2:
         return _dot(x, y, ((x.ndim - 1,), (max(y.ndim - 2, 0),)))

@@ -13,7 +13,6 @@ import numpy as np
 from ingot.tracer import dims, dtypes
 from ingot.tracer.array import array, record, wrap
 from ingot.tracer.dtypes import Dtype, promote
-from ingot.tracer.errors import ShapeError
 from ingot.tracer.graph import Literal
 from ingot.tracer.ops.coerce import (
     as_array,
@@ -23,10 +22,10 @@ from ingot.tracer.ops.coerce import (
     convert,
     literal,
     require_array,
-    show_shape,
 )
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives import elementwise as p
+from ingot.tracer.primitives.elementwise import show_shape
 
 Unary = Callable[..., array]
 Binary = Callable[..., array]
@@ -61,7 +60,9 @@ def _rounding_unary(name: str, primitive: Primitive, doc: str) -> Unary:
     return _named(op, name, f"{doc}, elementwise. Integers and bools stay as they are.")
 
 
-def _binary(name: str, primitive: Primitive, doc: str, check: Callable[[str, Dtype], None] | None = None) -> Binary:
+def _binary(
+    name: str, primitive: Primitive, doc: str, check: Callable[[str, Dtype], None] | None = None
+) -> Binary:
     """A function of two arrays in their common dtype."""
 
     def op(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
@@ -90,7 +91,9 @@ def _inexact_binary(name: str, primitive: Primitive, doc: str) -> Binary:
             x, y = at_least_float(x), at_least_float(y)
         return record(primitive, x, y)
 
-    return _named(op, name, f"{doc}, elementwise, with broadcasting. Integers and bools are taken as float32.")
+    return _named(
+        op, name, f"{doc}, elementwise, with broadcasting. Integers and bools are taken as float32."
+    )
 
 
 def _bits(name: str, dtype: Dtype) -> None:
@@ -302,7 +305,7 @@ def isclose(
     a: ArrayLike, b: ArrayLike, /, rtol: float = 1e-05, atol: float = 1e-08, *, equal_nan: bool = False,
     stream: Any = None,
 ) -> array:  # fmt: skip
-    """True where `abs(a - b) <= atol + rtol * abs(b)`, or both are the same infinity, or both NaN if wanted."""
+    """True where `abs(a - b) <= atol + rtol * abs(b)`, or both are one infinity, or both NaN if wanted."""
     u, v = (wrap(at_least_float(x)) for x in common_pair("isclose", a, b))
     near = less_equal(abs(subtract(u, v)), add(multiply(abs(v), rtol), atol))
     # an infinite bound would accept every finite value
@@ -399,9 +402,7 @@ def where(condition: ArrayLike, x: ArrayLike, y: ArrayLike, /, *, stream: Any = 
 _SELECT = p.Select()
 
 
-def clip(
-    a: ArrayLike, /, a_min: ArrayLike | None, a_max: ArrayLike | None, *, stream: Any = None
-) -> array:
+def clip(a: ArrayLike, /, a_min: ArrayLike | None, a_max: ArrayLike | None, *, stream: Any = None) -> array:
     """`a` limited to the interval from `a_min` to `a_max`; one of them may be None."""
     if a_min is None and a_max is None:
         raise ValueError("[clip] At most one of a_min and a_max may be None.")
@@ -412,7 +413,12 @@ def clip(
 
 
 def nan_to_num(
-    a: ArrayLike, nan: float = 0, posinf: float | None = None, neginf: float | None = None, *, stream: Any = None
+    a: ArrayLike,
+    nan: float = 0,
+    posinf: float | None = None,
+    neginf: float | None = None,
+    *,
+    stream: Any = None,
 ) -> array:
     """`a` with NaN and infinities replaced by numbers (infinities by default by the largest finite ones)."""
     x = as_array("nan_to_num", a)
@@ -460,8 +466,9 @@ def view(a: ArrayLike, dtype: Dtype, stream: Any = None) -> array:
         known = dims.decide("eq", (x.shape[-1] * old) % new, 0)
         if known is not True:
             raise ValueError(
-                "[view] When viewing as a larger dtype, the size in bytes of the last axis must be a multiple of "
-                f"the requested type size; got {x.dtype.name} of shape {show_shape(x.shape)} for {dtype.name}."
+                "[view] When viewing as a larger dtype, the size in bytes of the last axis must be a "
+                f"multiple of the requested type size; got {x.dtype.name} of shape {show_shape(x.shape)} "
+                f"for {dtype.name}."
             )
     return _resized_view(x, dtype)
 

@@ -11,7 +11,7 @@ from ingot.tracer import array as _array
 from ingot.tracer import trace as _trace
 from ingot.tracer.array import array
 from ingot.tracer.dims import Dim
-from ingot.tracer.ops import math
+from ingot.tracer.ops import index, math
 from ingot.tracer.primitives.elementwise import Identity
 
 _OPERAND = (array, bool, int, float, complex, np.ndarray, np.generic, Dim)
@@ -123,7 +123,9 @@ _FUNCTIONS = """
 
 def _reshape(self: array, *shape: Any, stream: Any = None) -> array:
     """See `ingot.reshape`; the extents may be given one by one."""
-    return _ops["reshape"](self, shape[0] if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape)
+    return _ops["reshape"](
+        self, shape[0] if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape
+    )
 
 
 def _transpose(self: array, *axes: Any, stream: Any = None) -> array:
@@ -155,11 +157,14 @@ def attach(operations: dict[str, Any]) -> None:
         "transpose": _transpose,
         "T": property(lambda self: _ops["transpose"](self), doc="The array with its axes reversed."),
         "mT": property(_matrix_transpose),
+        "at": property(index._At, doc="`x.at[i].add(y)`: a new array, in which updates of one element add up."),
+        "__getitem__": index.getitem,
+        "__setitem__": index.setitem,
         "__matmul__": _operator("__matmul__", _ops["matmul"], "matrix multiplication"),
         "__rmatmul__": _reflected("__rmatmul__", _ops["matmul"], "matrix multiplication"),
         "__imatmul__": _in_place("__imatmul__", _ops["matmul"], "matrix multiplication"),
     }
     for name, method in methods.items():
         setattr(array, name, method)
-    _array.stack_hook[0] = _ops.get("stack")
+    _array.stack_hook[0] = _ops["stack"]
     _trace.identity_hook[0] = Identity()

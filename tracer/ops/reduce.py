@@ -96,7 +96,7 @@ def argmin(a: array, /, axis: int | None = None, keepdims: bool = False, *, stre
 
 
 def _wide(x: array) -> array:
-    """Integers as float32; half precision too, so that intermediate results neither overflow nor lose digits."""
+    """Integers and half precision as float32, so that intermediate results do not overflow."""
     dtype = x.dtype
     if dtype.size == 2 or dtype.kind in "bui":
         return wrap(convert(x._value, dtypes.float32))
@@ -184,7 +184,7 @@ def logsumexp(a: array, /, axis: Axis = None, keepdims: bool = False, *, stream:
 
 
 def softmax(a: array, /, axis: Axis = None, *, precise: bool = False, stream: Any = None) -> array:
-    """`exp(a) / sum(exp(a))` over `axis` without overflow. Half precision is computed in float32 in any case."""
+    """`exp(a) / sum(exp(a))` over `axis` without overflow. Half precision is computed in float32."""
     x = require_array("softmax", a)
     axes = normal_axes("softmax", axis, x.ndim)
     wide = _wide(x)

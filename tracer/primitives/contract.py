@@ -90,7 +90,9 @@ class DotGeneral(Primitive):
         (ct,) = cotangents
         if ct is None or not ct.dtype.is_inexact:
             return [None, None]
-        return [None if is_literal(x) else self._transposed(side, primals, ct) for side, x in enumerate(primals)]
+        return [
+            None if is_literal(x) else self._transposed(side, primals, ct) for side, x in enumerate(primals)
+        ]
 
     def _transposed(self, side: int, primals: Handles, ct: array) -> array:
         """Cotangent of operand `side`: the cotangent contracted with the other operand over its free axes."""
@@ -129,4 +131,3 @@ class DotGeneral(Primitive):
 def _after(axes: tuple[int, ...], inserted: int | None) -> tuple[int, ...]:
     """`axes` renumbered for an operand with one more axis at `inserted`."""
     return axes if inserted is None else tuple(a + (a >= inserted) for a in axes)
-

@@ -60,7 +60,9 @@ def _broadcast_pair(a: tuple[Extent, ...], b: tuple[Extent, ...]) -> tuple[Exten
         elif agree(left, right):
             out.append(left if isinstance(left, int) else right)
         else:
-            raise ShapeError(f"[broadcast_shapes] Shapes {show_shape(a)} and {show_shape(b)} cannot be broadcast.")
+            raise ShapeError(
+                f"[broadcast_shapes] Shapes {show_shape(a)} and {show_shape(b)} cannot be broadcast."
+            )
     return tuple(out)
 
 

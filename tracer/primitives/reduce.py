@@ -14,6 +14,7 @@ from ingot.tracer.dims import Extent
 from ingot.tracer.errors import AxisError, ShapeError
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.elementwise import ANY, REAL, choose, constant, show_shape, spread_to
+from ingot.tracer.primitives.shape import Concatenate, axis_slice
 
 Handles = Sequence[array]
 MaybeHandles = Sequence[array | None]
@@ -45,11 +46,13 @@ class Reduce(Primitive, abstract=True):
     def evaluate(self, *xs: np.ndarray) -> np.ndarray:
         (x,) = xs
         if x.dtype.char in "eE":  # accumulated in float32, rounded once
-            return self.ufunc.reduce(x.astype(np.float32), axis=self.axes, keepdims=self.keepdims).astype(x.dtype)
+            return self.ufunc.reduce(x.astype(np.float32), axis=self.axes, keepdims=self.keepdims).astype(
+                x.dtype
+            )
         return self.ufunc.reduce(x, axis=self.axes, dtype=x.dtype, keepdims=self.keepdims)
 
     def kept(self, y: array, x: array) -> array:
-        """The result `y` (or a cotangent of it) with the reduced axes as extent 1, to broadcast against `x`."""
+        """The result `y` (or its cotangent) with the reduced axes as extent 1, to broadcast against `x`."""
         return y if self.keepdims or not self.axes else y.reshape(self.reduced(x.shape, True))
 
     def vmap(self, operands: Handles, axes: Axes, size: Extent) -> tuple[Handles, Axes]:
@@ -115,7 +118,7 @@ def _others(x: array, axes: tuple[int, ...]) -> array:
 
 
 def _others_by_scan(x: array, axes: tuple[int, ...]) -> array:
-    """Products of all elements before and of all elements after, by doubling: right at zeros, to any order."""
+    """Products of all elements before and of all after, by doubling: right at zeros, to any order."""
     front = [i for i in range(x.ndim) if i not in axes]
     order = (*front, *axes)
     moved = x.transpose(order)
@@ -137,12 +140,13 @@ def _others_by_scan(x: array, axes: tuple[int, ...]) -> array:
 
 def _shifted(x: array, by: int, n: int, rest: tuple[Extent, ...], left: bool) -> array:
     """The last axis (of extent `n`) moved by `by` places, with ones coming in."""
-    from ingot.tracer.primitives.shape import Concatenate
-
     by = min(by, n)
     ones = constant(1, x.dtype).broadcast_to((*rest, by))
-    parts = (x[..., by:], ones) if left else (ones, x[..., : n - by])
-    return record(Concatenate(x.ndim - 1), *[part._value for part in parts])
+    axis = x.ndim - 1
+    start, stop = (by, n) if left else (0, n - by)
+    rest_of_x = record(axis_slice(x.shape, axis, start, stop), x._value)
+    parts = (rest_of_x, ones) if left else (ones, rest_of_x)
+    return record(Concatenate(axis), *[part._value for part in parts])
 
 
 class Extremum(Reduce, abstract=True):
@@ -235,7 +239,7 @@ class ArgReduce(Primitive, abstract=True):
         if x.dtype.is_complex:
             raise ValueError(f"[{self.name}] Not supported for {x.dtype.name}.")
         _check_axes(self.name, (self.axis,), x)
-        if x.shape[self.axis] is not None and isinstance(x.shape[self.axis], int) and x.shape[self.axis] == 0:
+        if isinstance(x.shape[self.axis], int) and x.shape[self.axis] == 0:
             raise ShapeError(f"[{self.name}] Cannot reduce axis {self.axis} of shape {show_shape(x.shape)}.")
         kept = (1,) if self.keepdims else ()
         return Aval((*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]), dtypes.uint32)

@@ -55,8 +55,8 @@ def erfc(x: np.ndarray) -> np.ndarray:
 def erfinv(y: np.ndarray) -> np.ndarray:
     """Inverse error function: +-inf at +-1, NaN outside [-1, 1]; relative error below 1e-14.
 
-    Starts from S. Winitzki, "A handy approximation for the error function and its inverse" (2008), and refines
-    by Halley's method; towards 1 it solves erfc(x) = 1 - y instead, which keeps the digits.
+    Starts from S. Winitzki, "A handy approximation for the error function and its inverse" (2008), and
+    refines by Halley's method; towards 1 it solves erfc(x) = 1 - y instead, which keeps the digits.
     """
     y = np.asarray(y, np.float64)
     size = np.abs(y)
