@@ -50,6 +50,9 @@ SIMPLE: dict[str, tuple[Any, ...]] = {
 # Operations that MLX's graph does not show: their results are their operands.
 TRANSPARENT = frozenset({"identity", "optimization_barrier", "stop_gradient"})
 
+# MLX's `2 + x` and `2 * x` have the array first.
+_SWAPPED = frozenset({"add", "mul"})
+
 
 def describe(trace: Trace, samples: Mapping[str, int], callback: Callback) -> None:
     """Send `trace`, with its dims at the sample sizes, to `callback`."""
@@ -105,6 +108,9 @@ class _Outline:
             return [self.source(Literal(int(primitive.extent), primitive.dtype))]
         if isinstance(primitive, Call):
             return self.expand(primitive.graph, operands)
+        if primitive.name in _SWAPPED and isinstance(operands[0], _Source):
+            if isinstance(operands[0].value, Literal):
+                operands = [operands[1], operands[0]]
         avals = primitive.result_avals(tuple(o.aval for o in operands))
         return _Operation(primitive, operands, avals).results
 

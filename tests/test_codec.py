@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingot.format import canonical
 from ingot.format.codec import Decoder, Encoder, Function, Trace, decode_tree
 from ingot.format.container import open_container, write
 from ingot.tracer import dtypes
@@ -206,6 +209,28 @@ def test_trees_round_trip(value):
 def test_named_tuples_are_tuples_in_a_file():
     tree = decode_tree(("tuple", (True, None)))
     assert tree == Tree("tuple", (LEAF, NONE))
+
+
+def test_the_specification_names_every_primitive():
+    """A reader in another language needs each primitive and its parameters."""
+    import ingot  # noqa: F401  (declares all primitives)
+    from ingot.tracer.primitive import registry
+
+    text = (Path(canonical.__file__).parent / "SPEC.md").read_text()
+    rows = [line for line in text[text.index("## 4.") :].splitlines() if line.startswith("| `")]
+    told = {}
+    for row in rows:
+        first = row.split("|")[1]
+        names, _, params = first.partition("{")
+        for name in names.replace("`", " ").split():
+            told[name] = tuple(part.strip() for part in params.strip(" }").split(",") if part.strip())
+    actual = {n: tuple(f.name for f in dataclasses.fields(c)) for n, c in registry.items() if is_ours(c)}
+    assert {name: told.get(name) for name in actual} == actual
+    assert set(told) == set(actual)
+
+
+def is_ours(kind):
+    return kind.__module__.startswith("ingot.")
 
 
 def test_what_a_file_cannot_hold():
