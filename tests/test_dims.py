@@ -307,6 +307,7 @@ def test_guard_text_round_trips(relation):
     ("9" * 5000, "5000 digits", 0), ("(" * 5000 + "B", "nested", 64), ("min(" * 500, "nested", 256),
     ("*".join(["(B + C + 1)"] * 4000), "too large", None), ("+".join(["B"] * 60000), "characters", None),
     ("-" * 3000, "expected an extent", 3000), ("B*B*" * 1500 + "B", "too large", None), ("B^2", "'^'", 1),
+    ("min(" + ",".join(f"{i}*B + {999 - i}*C" for i in range(1000)) + ")", "more than 32", None),
     ("__import__('os')", "unknown dim", 0), ("B == C", "'=='", 2),
 ])  # fmt: skip
 def test_hostile_text_is_refused_with_a_column(text, message, column):

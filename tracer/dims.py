@@ -34,13 +34,14 @@ MAX_WEIGHT = 2_000
 """Largest expression, counted in coefficients, factors and operands."""
 MAX_DEPTH = 24
 """Deepest nesting of `//`, `%`, `min` and `max`."""
+MAX_OPERANDS = 32
+"""Most operands of one `min` or `max`."""
 MAX_COEFFICIENT_BITS = 512
 _PARSE_DEPTH = 64
 _PARSE_LENGTH = 65_536
 _PARSE_WORK = 2_000_000
 _TIGHTEN_WEIGHT = 64
 
-Extent: TypeAlias = "int | Dim"
 Monomial: TypeAlias = "tuple[tuple[Dim, int], ...]"
 Polynomial: TypeAlias = "tuple[tuple[Monomial, int], ...]"
 Interval: TypeAlias = "tuple[int | float, int | float]"  # the only floats are -inf and inf
@@ -239,6 +240,9 @@ class Dim:
 
     def __int__(self) -> int:
         return _as_number(self)
+
+
+Extent: TypeAlias = int | Dim
 
 
 def _operand(x: object) -> Extent | None:
@@ -652,25 +656,21 @@ def maximum(*extents: Extent) -> Extent:
 
 
 def _extremum(op: str, extents: Iterable[Extent]) -> Extent:
-    pick, relation = (min, "le") if op == "min" else (max, "ge")
-    numbers: list[int] = []
-    exprs: dict[int, Dim] = {}
-    for x in extents:
-        x = _extent(x)
-        for part in x.operands if isinstance(x, Dim) and x.op == op else (x,):
-            if isinstance(part, int):
-                numbers.append(part)
-            else:
-                exprs[id(part)] = part
-    candidates: list[Extent] = sorted(exprs.values(), key=_order_of)
-    if numbers:
-        candidates.append(pick(numbers))
+    relation = "le" if op == "min" else "ge"
     kept: list[Extent] = []
-    for x in candidates:
-        if any(decide(relation, y, x) for y in kept):
+    for extent in extents:
+        parts = extent.operands if isinstance(extent, Dim) and extent.op == op else (_extent(extent),)
+        if not kept:  # the operands of a node are known not to decide each other
+            kept = list(parts)
             continue
-        kept = [y for y in kept if not decide(relation, x, y)] + [x]
-    return kept[0] if len(kept) == 1 else _atom(op, tuple(kept))
+        for part in parts:
+            if not any(part is y or decide(relation, y, part) for y in kept):
+                kept = [y for y in kept if not decide(relation, part, y)] + [part]
+                if len(kept) > MAX_OPERANDS:
+                    raise ValueError(f"[dim] {op} of more than {MAX_OPERANDS} extents")
+    if not kept:
+        raise ValueError(f"[dim] {op} of no extents")
+    return kept[0] if len(kept) == 1 else _atom(op, tuple(sorted(kept, key=_order_of)))
 
 
 def product(shape: Iterable[Extent]) -> Extent:
