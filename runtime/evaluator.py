@@ -23,8 +23,10 @@ class Runtime:
 
     def executable(self, graph: Graph) -> evaluate.Executable:
         # imported late: only compiled functions need the lowering
-        from ingot.runtime.executable import executable
-
+        try:
+            from ingot.runtime.executable import executable
+        except ModuleNotFoundError:
+            return interpreter.InterpretedGraph(graph)
         return executable(graph)
 
 

@@ -91,7 +91,9 @@ def _root(view: np.ndarray) -> np.ndarray:
     return view
 
 
-def run(graph: Graph, operands: Sequence[np.ndarray], env: Mapping[str, int] | None = None) -> list[np.ndarray]:
+def run(
+    graph: Graph, operands: Sequence[np.ndarray], env: Mapping[str, int] | None = None
+) -> list[np.ndarray]:
     """Results of `graph` on concrete operands; `env` gives the sizes of its dims."""
     if graph.dims:
         graph = graph.substitute(dict(env or {}))
@@ -113,7 +115,9 @@ def run(graph: Graph, operands: Sequence[np.ndarray], env: Mapping[str, int] | N
     return [o.numpy() if type(o) is Literal else values[o] for o in graph.outputs]  # type: ignore[misc]
 
 
-def call(primitive: Primitive, operands: Sequence[np.ndarray], env: Mapping[str, int]) -> tuple[np.ndarray, ...]:
+def call(
+    primitive: Primitive, operands: Sequence[np.ndarray], env: Mapping[str, int]
+) -> tuple[np.ndarray, ...]:
     """Results of one primitive: what a host call of a native program runs."""
     with np.errstate(all="ignore"):
         outcome = (primitive.substitute(env) if env else primitive).evaluate(*operands)

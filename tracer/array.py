@@ -88,7 +88,9 @@ class Value:
         self.serial = next_serial()
 
     def __repr__(self) -> str:
-        kind = "evaluated" if self.storage is not None else self.node.primitive.name if self.node else "abstract"
+        kind = (
+            "evaluated" if self.storage is not None else self.node.primitive.name if self.node else "abstract"
+        )
         return f"Value({self.aval!r}, {kind})"
 
 
@@ -452,7 +454,10 @@ def _value_of_list(val: Sequence[Any], dtype: Dtype | None) -> Value:
             raise ValueError("[array] Initialization encountered non-uniform length.")
         stacked = stack_hook[0](parts).reshape(shape + tuple(parts[0].shape))
         return (stacked if dtype is None else stacked.astype(dtype))._value
-    if any(isinstance(x, np.ndarray | np.generic) or not isinstance(x, bool | int | float | complex) for x in flat):
+    if any(
+        isinstance(x, np.ndarray | np.generic) or not isinstance(x, bool | int | float | complex)
+        for x in flat
+    ):
         for x in flat:
             if not isinstance(x, np.ndarray | np.generic | bool | int | float | complex):
                 raise ValueError(f"[array] Invalid type {type(x).__name__} received in array initialization.")

@@ -193,7 +193,9 @@ class Graph:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.name, self.inputs, self.constants, self.nodes, self.outputs, self.dims, self.guards))
+        return hash(
+            (self.name, self.inputs, self.constants, self.nodes, self.outputs, self.dims, self.guards)
+        )
 
     def __hash__(self) -> int:
         return self._hash

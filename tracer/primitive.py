@@ -50,7 +50,9 @@ class _Interning(type):
 
 
 def _kinds(values: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple([repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values])
+    return tuple(
+        [repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values]
+    )
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=False)

@@ -16,7 +16,9 @@ from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal, Location,
 from ingot.tracer.state import ABSTRACT, CONCRETE, next_serial, state, tracing, user_frame
 
 
-def linearise(roots: Iterable[Value | Literal], stop: Callable[[Value], bool]) -> tuple[list[Value], list[Value]]:
+def linearise(
+    roots: Iterable[Value | Literal], stop: Callable[[Value], bool]
+) -> tuple[list[Value], list[Value]]:
     """Nodes that `roots` depend on, in topological order (one value stands for each), and the leaves.
 
     A value for which `stop` is true is a leaf even when it has a node. Iterative: chains may be of any length.
@@ -82,7 +84,9 @@ def concrete_argument(x: array) -> array:
     if source.storage is not None and outside:
         fresh = Value(source.aval, None, 0, CONCRETE)
     else:
-        fresh = Value(source.aval, LazyNode(identity_hook[0], (source,), None, ""), 0, max(CONCRETE, source.trace))
+        fresh = Value(
+            source.aval, LazyNode(identity_hook[0], (source,), None, ""), 0, max(CONCRETE, source.trace)
+        )
     fresh.storage, fresh.view = source.storage, source.view
     return wrap(fresh)
 
@@ -129,7 +133,9 @@ def build_graph(
     literals = {id(v): literal_of(v) for v in captured if _is_literal(v)}
     captured = [v for v in captured if id(v) not in literals]
     avals = [v.aval for v in inputs] + ([v.aval for v in captured] if close else [])
-    names = tuple(input_names) + tuple(f"captured_{i}" for i in range(len(avals) - len(inputs) if close else 0))
+    names = tuple(input_names) + tuple(
+        f"captured_{i}" for i in range(len(avals) - len(inputs) if close else 0)
+    )
     builder = GraphBuilder(name, avals, names if input_names else (), guards)
     ids: dict[int, Operand] = {id(v): i for i, v in enumerate(inputs)}
     ids.update(literals)
@@ -155,7 +161,9 @@ def _leaked() -> TracerError:
 
 
 def _is_literal(value: Value) -> bool:
-    return value.aval.ndim == 0 and value.trace == 0 and value.storage is not None and not value.storage.pinned
+    return (
+        value.aval.ndim == 0 and value.trace == 0 and value.storage is not None and not value.storage.pinned
+    )
 
 
 def literal_of(value: Value) -> Literal:
@@ -202,7 +210,14 @@ def trace(
         outputs = [o._value for o in fun(*arguments)]
         guards = scope.events
         traced = build_graph(
-            name, inputs, outputs, since=since, close=close, descend=descend, input_names=input_names, guards=guards
+            name,
+            inputs,
+            outputs,
+            since=since,
+            close=close,
+            descend=descend,
+            input_names=input_names,
+            guards=guards,
         )
     if guards and policy == "guard":
         traced = Traced(solve_guards(traced.graph), traced.captured)
@@ -238,7 +253,9 @@ def _solution(guard: Guard) -> tuple[str, Extent] | None:
     return None
 
 
-def inline(graph: Graph, operands: Sequence[Value | Literal], env: dict[str, Extent] | None = None) -> list[array]:
+def inline(
+    graph: Graph, operands: Sequence[Value | Literal], env: dict[str, Extent] | None = None
+) -> list[array]:
     """Record the nodes of `graph` on `operands`; its dims are bound by their shapes, extents may stay symbolic."""
     if graph.dims:
         graph = graph.substitute(env if env is not None else match_dims(graph, [o.aval for o in operands]))

@@ -14,6 +14,7 @@ from ingot.tracer.errors import ShapeError
 from ingot.tracer.facts import agree
 from ingot.tracer.graph import Graph, Literal
 from ingot.tracer.primitive import Primitive
+from ingot.tracer.primitives.elementwise import choose
 from ingot.tracer.primitives.shape import OptimizationBarrier
 from ingot.tracer.trace import inline, match_dims, trace
 from ingot.tracer.transforms.grad import pull_back
@@ -112,7 +113,9 @@ def vjp_graph(graph: Graph, wanted: Sequence[bool], given: Sequence[bool]) -> tu
     return closed(fun, avals, f"{graph.name}_vjp"), reached
 
 
-def vmap_graph(graph: Graph, batched: Sequence[bool], size: Extent, every: bool = True) -> tuple[Graph, list[bool]]:
+def vmap_graph(
+    graph: Graph, batched: Sequence[bool], size: Extent, every: bool = True
+) -> tuple[Graph, list[bool]]:
     """Graph of the batched function, batch axes in front. With `every`, all outputs get a batch axis."""
     out: list[bool] = []
 
@@ -154,7 +157,9 @@ class Call(Primitive):
 
     def infer(self, *avals: Aval) -> tuple[Aval, ...]:
         if len(avals) != len(self.graph.inputs):
-            raise ShapeError(f"[call] {self.graph.name} takes {len(self.graph.inputs)} operands, got {len(avals)}.")
+            raise ShapeError(
+                f"[call] {self.graph.name} takes {len(self.graph.inputs)} operands, got {len(avals)}."
+            )
         if not self.graph.dims:
             _check("call", "operands", self.graph.inputs, avals)
         return _output_avals(self.graph, avals)
@@ -224,7 +229,9 @@ class Cond(Primitive):
         avals = [x._value.aval for x in operands]
 
         def branch(graph: Graph) -> Graph:
-            return _dense(vjp_graph(graph, wanted, given), [a for a, w in zip(avals, wanted, strict=True) if w])
+            return _dense(
+                vjp_graph(graph, wanted, given), [a for a, w in zip(avals, wanted, strict=True) if w]
+            )
 
         found = record_all(
             Cond(branch(self.then), branch(self.otherwise)),
@@ -264,11 +271,7 @@ class Cond(Primitive):
 
 
 def _choose(pred: array, a: array, b: array) -> array:
-    return select_hook[0](pred.reshape((pred.shape[0],) + (1,) * (a.ndim - 1)), a, b)
-
-
-select_hook: list[Callable[..., array]] = []
-"""`ops.where`, set when the operations are attached."""
+    return choose(pred.reshape((pred.shape[0],) + (1,) * (a.ndim - 1)), a, b)
 
 
 def _dense(derived: tuple[Graph, list[bool]], avals: Sequence[Aval]) -> Graph:

@@ -14,7 +14,7 @@ import numpy as np
 from ingot.tracer import dims, dtypes
 from ingot.tracer.array import _convert, array, record
 from ingot.tracer.aval import Aval, show
-from ingot.tracer.dims import Extent
+from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import ShapeError
 from ingot.tracer.facts import agree
@@ -59,6 +59,10 @@ def _broadcast_pair(a: tuple[Extent, ...], b: tuple[Extent, ...]) -> tuple[Exten
             out.append(left)
         elif agree(left, right):
             out.append(left if isinstance(left, int) else right)
+        elif isinstance(left, Dim) and agree(left, 1):
+            out.append(right)  # a sample of 1: the trace holds for 1 only
+        elif isinstance(right, Dim) and agree(right, 1):
+            out.append(left)
         else:
             raise ShapeError(
                 f"[broadcast_shapes] Shapes {show_shape(a)} and {show_shape(b)} cannot be broadcast."

@@ -28,7 +28,9 @@ def argument_numbers(
     numbers = tuple(n + count if n < 0 else n for n in numbers)
     for n in numbers:
         if not 0 <= n < count:
-            raise ValueError(f"[{name}] argnums has {n}, but the function was called with {count} positional arguments.")
+            raise ValueError(
+                f"[{name}] argnums has {n}, but the function was called with {count} positional arguments."
+            )
     if len(set(numbers)) != len(numbers) or len(set(names)) != len(names):
         raise ValueError(f"[{name}] arguments are named twice in argnums={argnums} argnames={argnames}.")
     return numbers, names, single

@@ -27,7 +27,9 @@ def checkpoint(fun: Callable) -> Callable:
         with tracing():
             since = next_serial()
             # Values stay known where they are, so that Python control flow works as in `fun`.
-            arguments = [concrete_argument(x) if known else abstract_argument(x._value.aval) for x in operands]
+            arguments = [
+                concrete_argument(x) if known else abstract_argument(x._value.aval) for x in operands
+            ]
             found = iter(arguments)
             new_args, new_kwargs = tree.unflatten(
                 structure, [next(found) if isinstance(x, array) else x for x in leaves]
@@ -36,9 +38,15 @@ def checkpoint(fun: Callable) -> Callable:
             results = [x._value for x in out if isinstance(x, array)]
             name = getattr(fun, "__name__", "f")
             traced = build_graph(
-                name if name.isidentifier() else "f", [a._value for a in arguments], results, since=since, close=True
+                name if name.isidentifier() else "f",
+                [a._value for a in arguments],
+                results,
+                since=since,
+                close=True,
             )
-        made = iter(record_all(Call(traced.graph, "checkpoint"), *[x._value for x in operands], *traced.captured))
+        made = iter(
+            record_all(Call(traced.graph, "checkpoint"), *[x._value for x in operands], *traced.captured)
+        )
         return tree.unflatten(out_tree, [next(made) if isinstance(x, array) else x for x in out])
 
     return wrapped

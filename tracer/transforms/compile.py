@@ -170,7 +170,11 @@ class CompiledFunction:
         name = getattr(self._fun, "__name__", "f")
         try:
             traced = trace(
-                flat_fun, avals, name=name if name.isidentifier() else "f", samples=samples, rebindable=rebindable
+                flat_fun,
+                avals,
+                name=name if name.isidentifier() else "f",
+                samples=samples,
+                rebindable=rebindable,
             )
         finally:
             for handle, value in outer:
@@ -290,4 +294,3 @@ def compile(fun: Callable, inputs: Any = None, outputs: Any = None, shapeless: b
     """
     check_callable("compile", fun)
     return CompiledFunction(fun, inputs, outputs, shapeless)
-

@@ -67,7 +67,9 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> 
     captured = then_captured + other_captured
     every = [*avals, *(v.aval for v in captured)]
     yes = closed(lambda *xs: inline(then, [x._value for x in xs[: n + n_then]]), every, then.name)
-    no = closed(lambda *xs: inline(other, [x._value for x in (*xs[:n], *xs[n + n_then :])]), every, other.name)
+    no = closed(
+        lambda *xs: inline(other, [x._value for x in (*xs[:n], *xs[n + n_then :])]), every, other.name
+    )
     found = record_all(Cond(yes, no), choice._value, *(x._value for x in flat), *captured)
     return tree.unflatten(then_tree, found)
 
@@ -90,7 +92,9 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init: Any) -> Any:
     condition, for_cond, _ = _traced("while_loop", cond_fun, one, avals)
     body, for_body, body_tree = _traced("while_loop", body_fun, one, avals)
     if len(condition.outputs) != 1 or condition.output_avals[0].ndim:
-        raise ShapeError(f"[while_loop] the condition must give a scalar, got ({show(condition.output_avals)}).")
+        raise ShapeError(
+            f"[while_loop] the condition must give a scalar, got ({show(condition.output_avals)})."
+        )
     if body_tree != structure or list(body.output_avals) != avals:
         raise ShapeError(
             f"[while_loop] the body must keep the state's structure, shapes and dtypes: from ({show(avals)}) it "

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 
 from ingot.tracer import dims, tree
-from ingot.tracer.array import Value, array, record, wrap
+from ingot.tracer.array import Value, array, wrap
 from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import state, tracing
@@ -171,7 +171,9 @@ def _value_and_grad(
     numbers, names, single = argument_numbers(name, argnums, argnames, len(args))
     for key in names:
         if key not in kwargs:
-            raise ValueError(f"[{name}] argnames has {key!r}, which is not among the keyword arguments given.")
+            raise ValueError(
+                f"[{name}] argnames has {key!r}, which is not among the keyword arguments given."
+            )
     parts = [(f"argument {n}", args[n]) for n in numbers] + [(f"argument {k!r}", kwargs[k]) for k in names]
     flat: list[array] = []
     structures = []
@@ -220,12 +222,3 @@ def _value_and_grad(
 
 def _is_loss(result: Any, first: array) -> bool:
     return result is first or (isinstance(result, list | tuple) and len(result) > 0 and result[0] is first)
-
-
-def stop_gradient(x: array, /, *, stream: Any = None) -> array:
-    """`x` as a constant: no derivative flows through the result."""
-    return record(stop_gradient_hook[0], x._value)
-
-
-stop_gradient_hook: list[Any] = []
-"""The primitive `StopGradient`, set when the primitives are declared."""

@@ -60,12 +60,16 @@ def jvp(
     """
     check_callable("jvp", fun)
     flat, _ = flatten_arrays("jvp", "primals", list(primals) if not isinstance(primals, array) else [primals])
-    pushed, _ = flatten_arrays("jvp", "tangents", list(tangents) if not isinstance(tangents, array) else [tangents])
+    pushed, _ = flatten_arrays(
+        "jvp", "tangents", list(tangents) if not isinstance(tangents, array) else [tangents]
+    )
     if len(flat) != len(pushed):
         raise ValueError(f"[jvp] got {len(flat)} primals but {len(pushed)} tangents.")
     for primal, tangent in zip(flat, pushed, strict=True):
         if not dims.same_shape(primal.shape, tangent.shape):
-            raise ValueError(f"[jvp] Input shape {primal.shape} does not match tangent shape {tangent.shape}.")
+            raise ValueError(
+                f"[jvp] Input shape {primal.shape} does not match tangent shape {tangent.shape}."
+            )
     given = [t.astype(p.dtype) if p.dtype.is_inexact else None for p, t in zip(flat, pushed, strict=True)]
     outputs, found = push_forward(lambda *xs: _output_list("jvp", fun(*xs)), flat, given)
     return outputs, [zeros_like(o) if t is None else t for o, t in zip(outputs, found, strict=True)]

@@ -99,7 +99,9 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
 
         def flat_fun(*xs: array) -> list[array]:
             found = iter(xs)
-            rebuilt = tree.unflatten(structure, [next(found) if isinstance(x, array) else x for x in operands])
+            rebuilt = tree.unflatten(
+                structure, [next(found) if isinstance(x, array) else x for x in operands]
+            )
             out, out_structure = tree.flatten(fun(*rebuilt))
             for x in out:
                 if not isinstance(x, array):
@@ -123,7 +125,9 @@ def spread(name: str, prefix: Any, structure: tree.Tree) -> list[int | None]:
         return [prefix] * structure.n_leaves
     children = list(prefix.values()) if isinstance(prefix, dict) else prefix
     if not isinstance(children, list | tuple):
-        raise ValueError(f"[vmap] {name} must be an int, None or a tree of them, got {type(prefix).__name__}.")
+        raise ValueError(
+            f"[vmap] {name} must be an int, None or a tree of them, got {type(prefix).__name__}."
+        )
     if isinstance(prefix, dict) and structure.kind == "dict":
         children = [prefix.get(key, 0) for key in structure.keys]
     if structure.kind in ("leaf", "none") or len(children) != len(structure.children):

@@ -1,0 +1,1 @@
+"""Loop nests of fused groups, one file per shape of nest."""

@@ -1,0 +1,202 @@
+"""The cache of compiled code on disk: blobs by key, written atomically, checked before use.
+
+Keys are made by the callers from everything the content depends on (`key`); a blob carries its SHA-256. The folder and
+its files must belong to this user and be writable by nobody else: they hold code that will run. Whatever is wrong with
+an entry, it is as if it were not there; the first time, a warning says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import threading
+import warnings
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from ingot.tracer import config
+
+_MAGIC = b"INGOTC1\n"
+_HEADER = len(_MAGIC) + 32
+HEADER_SIZE = 64
+"""Bytes before a blob's payload in its file."""
+_TRIM_EVERY = 64  # writes between two looks at the folder's size
+
+
+class Cache:
+    """Blobs in `folder`, at most `limit` bytes of them; the least recently used go first. `folder=None`: no cache."""
+
+    def __init__(self, folder: Path | None, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.hits = self.misses = 0
+        self._usable: bool | None = None
+        self._writes = 0
+        self._lock = threading.Lock()
+
+    def get(self, kind: str, key: str) -> bytes | None:
+        """The blob stored under `key`, or None."""
+        path = self.path(kind, key)
+        if path is None:
+            return None
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    raise ValueError("it belongs to, or is writable by, another user")
+                header = file.read(HEADER_SIZE)
+                payload = file.read()
+            if header[: len(_MAGIC)] != _MAGIC or hashlib.sha256(payload).digest() != header[len(_MAGIC) : _HEADER]:
+                raise ValueError("it is damaged")
+        except FileNotFoundError:
+            self.misses += 1
+            return None
+        except (OSError, ValueError) as error:
+            self.misses += 1
+            _warn(f"[cache] ignores {path}: {error}. The code is compiled again.")
+            self._remove(path)
+            return None
+        self.hits += 1
+        try:
+            os.utime(path)  # read times are often not kept; the write time is when it was last useful
+        except OSError:
+            pass
+        return payload
+
+    def put(self, kind: str, key: str, payload: bytes) -> None:
+        """Store a blob. A folder that cannot be written costs a warning, nothing else."""
+        path = self.path(kind, key)
+        if path is None:
+            return
+        header = (_MAGIC + hashlib.sha256(payload).digest()).ljust(HEADER_SIZE, b"\0")
+        temporary = None
+        try:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(header)
+                file.write(payload)
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary is not None:
+                self._remove(Path(temporary))
+            _warn(f"[cache] cannot write {path}: {error}. Code is compiled anew in every process.")
+            return
+        with self._lock:
+            self._writes += 1
+            due = self._writes % _TRIM_EVERY == 1
+        if due:
+            self.trim()
+
+    def path(self, kind: str, key: str) -> Path | None:
+        """File of an entry; None when there is no usable folder."""
+        if self.folder is None:
+            return None
+        if self._usable is None:
+            self._usable = self._prepare()
+        return self.folder / f"{key}.{kind}" if self._usable else None
+
+    def entries(self) -> list[tuple[float, int, Path]]:
+        """(time of last use, bytes, file) of every entry, oldest first."""
+        found = []
+        try:
+            for item in os.scandir(self.folder) if self.folder is not None else ():
+                try:
+                    status = item.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # another process trims too
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_mtime, status.st_size, Path(item.path)))
+        except OSError:
+            return []
+        return sorted(found)
+
+    def trim(self) -> None:
+        """Remove the least recently used entries beyond the limit."""
+        entries = self.entries()
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in entries:
+            if total <= self.limit:
+                break
+            self._remove(path)
+            total -= size
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        for _, _, path in self.entries():
+            self._remove(path)
+
+    def _prepare(self) -> bool:
+        assert self.folder is not None
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.lstat(self.folder)
+        except OSError as error:
+            _warn(f"[cache] cannot use {self.folder}: {error}. Code is compiled anew in every process.")
+            return False
+        private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        if not private or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            _warn(f"[cache] does not use {self.folder}: others may write to it. Code is compiled anew in every process.")
+            return False
+        return True
+
+    @staticmethod
+    def _remove(path: Path) -> None:
+        try:
+            path.unlink()
+        except OSError:
+            pass
+
+
+_warned: set[str] = set()
+
+
+def _warn(message: str) -> None:
+    """Warn once per process about each kind of trouble."""
+    kind = message.split(":")[0].split("/")[0]
+    if kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def key(*parts: str | bytes) -> str:
+    """Name of an entry: a digest over `parts` and over the code that makes code."""
+    h = hashlib.sha256(toolchain().encode())
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        h.update(len(data).to_bytes(8, "little"))
+        h.update(data)
+    return h.hexdigest()[:40]
+
+
+@cache
+def toolchain() -> str:
+    """What generated code depends on beside its own text: the sources of the lowering, llvmlite, Python's word size.
+
+    The digest of the sources is over names, sizes and times of modification, which is cheap; a changed file has
+    another time, and the same file installed twice merely misses the cache.
+    """
+    import ingot.lowering
+
+    root = Path(ingot.lowering.__path__[0])
+    h = hashlib.sha256()
+    for folder in (root, root.parent / "tracer"):
+        for path in sorted(folder.resolve().rglob("*.py")):
+            status = path.stat()
+            h.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"{h.hexdigest()} llvmlite {metadata.version('llvmlite')} {sys.maxsize.bit_length()}"
+
+
+@cache
+def default() -> Cache:
+    """The cache that `INGOT_CACHE_DIR` and `INGOT_CACHE_SIZE` describe."""
+    where = config.get("INGOT_CACHE_DIR")
+    limit = int(config.get("INGOT_CACHE_SIZE"))
+    if where == "off":
+        return Cache(None, limit)
+    if where:
+        return Cache(Path(where).expanduser(), limit)
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Cache(Path(base).expanduser() / "ingot", limit)
