@@ -32,7 +32,7 @@ Control
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ingot.lowering import loop as ir
@@ -62,9 +62,10 @@ class _Verifier:
         where = " / ".join([f"kernel @{self._kernel.name}", *path])
         return ir.LoopError(f"[loop] {where}: {message}")
 
-    def require(self, condition: bool, message: str) -> None:
+    def require(self, condition: bool, message: str | Callable[[], str]) -> None:
+        """Messages that print expressions come as functions: printing is dear, and most kernels are right."""
         if not condition:
-            raise self.fail(message)
+            raise self.fail(message if isinstance(message, str) else message())
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -247,7 +248,7 @@ class _Verifier:
 
     def typed(self, expr: Expr, wanted: Type, what: str) -> None:
         self.expr(expr)
-        self.require(expr.type == wanted, f"{what} `{print_expr(expr)}` is {expr.type}, expected {wanted}")
+        self.require(expr.type == wanted, lambda: f"{what} `{print_expr(expr)}` is {expr.type}, expected {wanted}")
 
     def exprs(self, exprs: Sequence[Expr]) -> None:
         for expr in exprs:
@@ -293,37 +294,37 @@ class _Verifier:
                 self.operation(e, op, {op: "f"}, args)
             case ir.Select(mask, yes, no):
                 self.require(mask.type.dtype == "bool" and mask.type.lanes in (1, yes.type.lanes),
-                             f"the mask of `{print_expr(e)}` is {mask.type}")
-                self.require(yes.type == no.type, f"`{print_expr(e)}` chooses between {yes.type} and {no.type}")
+                             lambda: f"the mask of `{print_expr(e)}` is {mask.type}")
+                self.require(yes.type == no.type, lambda: f"`{print_expr(e)}` chooses between {yes.type} and {no.type}")
             case ir.Convert(_, dtype):
                 self.require(dtype in ir.DTYPES, f"unknown dtype {dtype!r}")
             case ir.Bitcast(x, dtype):
                 self.require(dtype in ir.DTYPES and "bool" not in (dtype, x.type.dtype)
                              and ir.BYTES[dtype] == ir.BYTES[x.type.dtype], f"no bits of {x.type} as {dtype}")
             case ir.Broadcast(x, _):
-                self.require(x.type.lanes == 1, f"`{print_expr(e)}` broadcasts a vector")
+                self.require(x.type.lanes == 1, lambda: f"`{print_expr(e)}` broadcasts a vector")
                 self.type(e.type)
             case ir.Ramp(base, step, _):
                 self.require(base.type == step.type and base.type.lanes == 1 and base.type.is_integer,
-                             f"`{print_expr(e)}` is made of {base.type} and {step.type}")
+                             lambda: f"`{print_expr(e)}` is made of {base.type} and {step.type}")
                 self.type(e.type)
             case ir.Shuffle(left, right, picks):
                 total = left.type.lanes + right.type.lanes
-                self.require(left.type == right.type, f"`{print_expr(e)}` mixes {left.type} and {right.type}")
-                self.require(bool(picks) and all(-1 <= p < total for p in picks), f"`{print_expr(e)}`: no such lane")
+                self.require(left.type == right.type, lambda: f"`{print_expr(e)}` mixes {left.type} and {right.type}")
+                self.require(bool(picks) and all(-1 <= p < total for p in picks), lambda: f"`{print_expr(e)}`: no such lane")
                 self.type(e.type)
             case ir.Extract(_, lane):
                 self.lane(e, lane)
             case ir.Insert(x, lane, value):
                 self.lane(e, lane)
-                self.require(value.type == x.type.with_lanes(1), f"`{print_expr(e)}` inserts {value.type}")
+                self.require(value.type == x.type.with_lanes(1), lambda: f"`{print_expr(e)}` inserts {value.type}")
             case ir.Load():
                 self.load(e)
             case _:
                 raise self.fail(f"not an expression: {e!r}")
 
     def lane(self, e: Expr, lane: Expr) -> None:
-        self.require(lane.type.lanes == 1 and lane.type.is_integer, f"`{print_expr(e)}`: lane is {lane.type}")
+        self.require(lane.type.lanes == 1 and lane.type.is_integer, lambda: f"`{print_expr(e)}`: lane is {lane.type}")
 
     def load(self, e: ir.Load) -> None:
         buffer = self.buffer(e.buffer)
@@ -339,8 +340,8 @@ class _Verifier:
     def operation(self, e: Expr, op: str, table: dict[str, str], operands: Sequence[Expr]) -> None:
         self.require(op in table, f"unknown operation {op!r}")
         types = [x.type for x in operands]
-        shown = ", ".join(map(str, types))
-        self.require(all(t == types[0] for t in types), f"`{print_expr(e)}` has operands of types {shown}")
+        self.require(all(t == types[0] for t in types),
+                     lambda: f"`{print_expr(e)}` has operands of types {', '.join(map(str, types))}")
         self.require(_kind(types[0]) in table[op], f"{op} is not defined on {types[0]}")
 
 
