@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ingot as mx
 from ingot.tracer import dims, dtypes
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Guard
@@ -17,6 +18,7 @@ from ingot.tracer.errors import GraphError
 from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal, Node
 from ingot.tracer.primitive import Primitive, registry
 from ingot.tracer.text import parse_graph, print_graph, print_literal, print_node, print_param
+from ingot.tracer.trace import trace
 from ingot.tracer.verify import verify
 
 f32, i32 = dtypes.float32, dtypes.int32
@@ -284,6 +286,24 @@ def test_broken_graphs_still_print(ops):
     node = Node(ops["text_same"](), (7, -1), (1,))
     text = print_graph(Graph("f", (Aval((), f32),), (), (node,), (1, 9)))
     assert "%0: ? = text_same(%6, %?-1)" in text
+
+
+WEIGHTS = mx.array(np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4))
+TRACED = {
+    "matmul": lambda x: [mx.maximum(x @ WEIGHTS, 0)],
+    "second order": lambda x: [mx.grad(lambda z: mx.grad(lambda y: mx.tanh(y @ WEIGHTS).sum())(z).sum())(x)],
+    "extents": lambda x: [x.mean(), mx.softmax(x, axis=-1), x.reshape(-1, 4), x[1:], mx.concatenate([x, x])],
+    "cond": lambda x: list(mx.cond(x.sum() > 0, lambda y: (y + 1,), lambda y: (y - 1,), x)),
+    "checkpoint": lambda x: [mx.grad(mx.checkpoint(lambda y: mx.exp(y).sum()))(x)],
+    "vmap": lambda x: [mx.vmap(lambda row: row @ WEIGHTS)(x)],
+}
+
+
+@pytest.mark.parametrize("shape", [(B, 8), (3, 8)], ids=["symbolic", "static"])
+@pytest.mark.parametrize("fun", TRACED.values(), ids=TRACED.keys())
+def test_traced_functions_round_trip(fun, shape):
+    graph = trace(fun, [Aval(shape, f32)], name="f", samples={"B": 5}).graph
+    round_trip(graph, [c.data for c in graph.constants])
 
 
 GOOD = """graph @f(%x: f32[B,2], %i: i32[]) -> (f32[B,2]) where B in [1,256] {
