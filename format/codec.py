@@ -319,7 +319,10 @@ class Decoder:
             if type(graphs) is not tuple:
                 raise DamageError("graphs: expected an array")
             for i, row in enumerate(graphs):
-                self._graphs.append(_GraphDecoder(self, row, f"graph {i}", sources[i]).graph())
+                try:
+                    self._graphs.append(_GraphDecoder(self, row, f"graph {i}", sources[i]).graph())
+                except (ValueError, OverflowError, RecursionError) as error:  # limits of symbolic extents
+                    raise DamageError(f"graph {i}: {str(error)[:200]}") from None
         with container.located("functions"):
             return self._functions(container.section("functions"))
 
@@ -355,6 +358,8 @@ class Decoder:
         """DamageError when verifying every graph, each with its sub-graphs, would take too long."""
         params = [value for node in graph.nodes for value in node.primitive.params().values()]
         inner = {found for value in params for found in _graphs(value)}
+        if not inner <= self._reach.keys():
+            raise DamageError("graphs: a graph with constants stands inside another")
         reach = frozenset(inner).union(*(self._reach[found] for found in inner))
         size = len(graph.nodes) + 1
         if not graph.constants:  # only closed graphs can stand inside others
