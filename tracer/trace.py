@@ -244,10 +244,12 @@ def solve_guards(graph: Graph) -> Graph:
 
 def _solution(guard: Guard) -> tuple[str, Extent] | None:
     for left, right in ((guard.right, guard.left), (guard.left, guard.right)):
-        if not isinstance(left, Dim) or dims.symbols(left) != (left,):
+        if not dims.is_symbol(left):
             continue
+        assert isinstance(left, Dim)
         if isinstance(right, Dim):
-            if left in dims.symbols(right) or dims.bounds(left) != dims.bounds(right):
+            inside = any(symbol is left for symbol in dims.symbols(right))
+            if inside or dims.bounds(left) != dims.bounds(right):
                 continue
         return left.name, right
     return None
@@ -276,15 +278,9 @@ def inline(
 
 def match_dims(graph: Graph, avals: Sequence[Aval]) -> dict[str, Extent]:
     """Extents of the graph's dims for operands of `avals`, which may be symbolic themselves."""
-    if not any(a.is_symbolic for a in avals):
-        names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
-        return dict(dims.bind_shapes([a.shape for a in graph.inputs], [a.shape for a in avals], names))  # type: ignore[misc]
-    env: dict[str, Extent] = {}
-    for expected, given in zip(graph.inputs, avals, strict=True):
-        for extent, size in zip(expected.shape, given.shape, strict=True):
-            if isinstance(extent, Dim) and dims.symbols(extent) == (extent,):
-                env.setdefault(extent.name, size)
-    return env
+    names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
+    match = dims.match_shapes if any(a.is_symbolic for a in avals) else dims.bind_shapes
+    return dict(match([a.shape for a in graph.inputs], [a.shape for a in avals], names))  # type: ignore[operator]
 
 
 def numpy_of(value: Value | Literal) -> np.ndarray:
