@@ -19,7 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from itertools import repeat
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -37,6 +37,7 @@ from ingot.tracer.dtypes import Dtype
 from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, Literal, Location, Node, Operand
 from ingot.tracer.primitive import Primitive, registry
+from ingot.tracer.primitives.elementwise import Elementwise
 from ingot.tracer.tree import Tree
 
 _SMALL = 4096
@@ -56,6 +57,11 @@ class Trace:
     in_tree: Tree
     out_tree: Tree
     any_rank: bool = False
+
+
+def elementwise_only(graph: Graph) -> bool:
+    """Whether the graph may run on inputs of any shapes that broadcast."""
+    return all(isinstance(node.primitive, Elementwise) for node in graph.nodes)
 
 
 @dataclass(frozen=True)
@@ -182,8 +188,7 @@ class Encoder:
 
     def _primitive(self, primitive: Primitive) -> int:
         kind = type(primitive)
-        names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-        return self._primitives.add(kind, lambda: [kind.name, kind.version, names])
+        return self._primitives.add(kind, lambda: [kind.name, kind.version, list(_names(kind))])
 
     def _constant(self, constant: Constant) -> int:
         def row() -> list[Any]:
@@ -344,6 +349,8 @@ class Decoder:
         graph = self.graph(index)
         trace = Trace(graph, decode_tree(in_tree), decode_tree(out_tree), any_rank)
         check_signature(trace.in_tree)
+        if any_rank and not elementwise_only(graph):
+            raise DamageError("trace: any_rank, but not all nodes are elementwise")
         if trace.in_tree.n_leaves != len(graph.inputs) or trace.out_tree.n_leaves != len(graph.outputs):
             raise DamageError("trace: the trees of inputs and outputs do not fit the graph")
         return trace
@@ -535,14 +542,13 @@ class _GraphDecoder:
         return [Location(files[f - 1], line) if f else None for f, line in zip(index, lines, strict=True)]
 
     def _primitive(self, kind: type[Primitive], values: Any) -> Primitive:
-        names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        names = _names(kind)
         if type(values) is not tuple or len(values) != len(names):
             raise DamageError(f"{self.what}: {kind.name} has the parameters {names}, the file gives {values}")
         try:
             params = [self._param(v) for v in values]
-            for name, value in zip(names, params, strict=True):
-                owner = next(c for c in kind.__mro__ if name in c.__dict__.get("__annotations__", ()))
-                if not _conforms(value, owner, owner.__annotations__[name]):
+            for name, value, (owner, hint) in zip(names, params, _hints(kind), strict=True):
+                if not _conforms(value, owner, hint):
                     raise DamageError(f"{self.what}: {kind.name}: {name} cannot be {str(value)[:80]}")
             return kind(*params)
         except DamageError:
@@ -568,10 +574,31 @@ class _GraphDecoder:
         raise DamageError(f"{self.what}: unknown parameter {value!r}")
 
 
-def _conforms(value: Any, owner: type, hint: Any) -> bool:
-    """Whether a parameter is what `hint` says, the annotation of a field of `owner`."""
+@cache
+def _names(kind: type[Primitive]) -> tuple[str, ...]:
+    """Parameters of a primitive, in order."""
+    return tuple(f.name for f in fields(kind))  # type: ignore[arg-type]
+
+
+@cache
+def _hints(kind: type[Primitive]) -> list[tuple[type, Any]]:
+    """For each parameter its annotation and the class that declares it."""
+    found = []
+    for name in _names(kind):
+        owner = next(c for c in kind.__mro__ if name in c.__dict__.get("__annotations__", ()))
+        found.append((owner, _resolved(owner, owner.__annotations__[name])))
+    return found
+
+
+def _resolved(owner: type, hint: Any) -> Any:
     while isinstance(hint, str):  # the text of our own source; aliases such as Extent are text again
         hint = eval(hint, {"Dim": Dim, **vars(sys.modules[owner.__module__])})
+    return hint
+
+
+def _conforms(value: Any, owner: type, hint: Any) -> bool:
+    """Whether a parameter is what `hint` says, the annotation of a parameter that `owner` declares."""
+    hint = _resolved(owner, hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_conforms(value, owner, part) for part in parts)
@@ -660,7 +687,7 @@ def _decode_primitive(row: Sequence[Any]) -> type[Primitive]:
         raise DamageError(f"the primitive {name!r} is unknown: the file needs a newer version of Ingot")
     if version != kind.version or type(version) is not int:
         raise DamageError(f"the primitive {name!r} has version {version!r}, known here is {kind.version}")
-    if names != tuple(f.name for f in fields(kind)):  # type: ignore[arg-type]
+    if names != _names(kind):
         raise DamageError(f"the primitive {name!r} has other parameters: {names!r}")
     return kind
 

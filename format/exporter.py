@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from ingot.format import container, signature
-from ingot.format.codec import Encoder, Function, Trace
+from ingot.format.codec import Encoder, Function, Trace, elementwise_only
 from ingot.tracer import dims, tree
 from ingot.tracer.array import array
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Guard
-from ingot.tracer.graph import Graph
 from ingot.tracer.trace import trace
 from ingot.tracer.tree import Tree
-
-PRODUCER = "ingot"
 
 
 def export_function(
@@ -154,7 +152,8 @@ def _refuse_native(native: Any) -> None:
 
 
 def _producer() -> str:
-    return f"{PRODUCER} {container.MAJOR}.{container.MINOR}"
+    """Name and version of the package; a parent package is always loaded before its parts."""
+    return f"ingot {getattr(sys.modules['ingot'], '__version__', '')}".strip()
 
 
 def _name_of(fun: Callable[..., Any]) -> str:
@@ -213,7 +212,7 @@ def _trace(
         _warn_of_fixed(events)
     elif graph.guards:
         raise _specialised(graph.guards)
-    any_rank = shapeless and _elementwise_only(graph)
+    any_rank = shapeless and elementwise_only(graph)
     return Trace(graph, in_tree, out_tree[0], any_rank), samples
 
 
@@ -254,9 +253,3 @@ def _specialised(guards: Sequence[Guard]) -> ValueError:
         + "\n".join(lines)
         + "\nGive the dims a narrower range or relation, make these axes static, or avoid the comparisons."
     )
-
-
-def _elementwise_only(graph: Graph) -> bool:
-    from ingot.tracer.primitives.elementwise import Elementwise
-
-    return all(isinstance(node.primitive, Elementwise) for node in graph.nodes)

@@ -111,11 +111,11 @@ class ImportedFunction:
 
 def _shown(trace: Trace) -> str:
     graph = trace.graph
-    shown = signature.show(graph.inputs, trace.in_tree, graph.input_names)
-    ranges = [dims.describe(symbol) for symbol in graph.dims]
+    shown = signature.show(graph.inputs, trace.in_tree, graph.input_names, trace.any_rank)
     if trace.any_rank:
-        ranges.append("shapes of any rank that broadcast")
-    limits = [*ranges, *map(str, graph.guards)]
+        return f"{shown} with shapes that broadcast"
+    limited = [s for s in graph.dims if s.min or s.max is not None or s.multiple_of != 1]
+    limits = [*map(dims.describe, limited), *map(str, graph.guards)]
     return shown + (f" where {', '.join(limits)}" if limits else "")
 
 
@@ -175,7 +175,7 @@ def _plan(trace: Trace, avals: Sequence[Aval], structure: Tree) -> _Plan | str:
                 where = "" if guard.location is None else f" at {guard.location}"
                 return f"the trace assumed {guard}{where}"
     except ValueError as error:
-        return str(error).removeprefix("[bind] ")
+        return str(error).removeprefix("[bind] ").removeprefix("[dim] ")
     return _Plan(graph, env)
 
 

@@ -528,3 +528,8 @@ def _dynamic_slice(teller: _Teller, p: Any, inputs: list[Named], result: Ref) ->
 @_rule("dynamic_update")
 def _dynamic_update(teller: _Teller, p: Any, inputs: list[Named], result: Ref) -> None:
     teller.finish("DynamicSliceUpdate", [list(p.axes)], inputs, result)
+
+
+@_rule("random_bits")
+def _random_bits(teller: _Teller, p: Any, inputs: list[Named], result: Ref) -> None:
+    teller.finish("RandomBits", [_shape(result.aval), p.width], inputs, result)

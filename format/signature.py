@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ingot.tracer import dims, tree
@@ -255,9 +255,9 @@ def shapeless_avals(avals: Sequence[Aval], names: Sequence[str]) -> tuple[list[A
     return found, samples
 
 
-def show(avals: Sequence[Aval], structure: Tree, names: Sequence[str] = ()) -> str:
-    """A signature for messages: `(x: f32[B,4], y=f32[])`."""
-    rest = iter(avals)
+def show(avals: Sequence[Aval], structure: Tree, names: Sequence[str] = (), any_shape: bool = False) -> str:
+    """A signature for messages: `(x: f32[B,4], y=f32[])`; with `any_shape` as `(x: f32[...], y=f32[...])`."""
+    rest = iter([f"{aval.dtype.short}[...]" if any_shape else repr(aval) for aval in avals])
     positional, keywords = structure.children
     parts = [_show(child, rest) for child in positional.children]
     if names and len(names) == len(avals) and all(child.kind == "leaf" for child in positional.children):
@@ -268,9 +268,9 @@ def show(avals: Sequence[Aval], structure: Tree, names: Sequence[str] = ()) -> s
     return f"({', '.join(parts)})"
 
 
-def _show(structure: Tree, avals: Any) -> str:
+def _show(structure: Tree, avals: Iterator[str]) -> str:
     if structure.kind == "leaf":
-        return repr(next(avals))
+        return next(avals)
     if structure.kind == "none":
         return "None"
     inner = [_show(child, avals) for child in structure.children]

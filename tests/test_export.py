@@ -562,6 +562,11 @@ CALLBACKS = {
     "concatenate": (lambda m: lambda x, y: m.concatenate([x, y], axis=1), [(2, 3), (2, 1)]),
     "outputs": (lambda m: lambda x: [x, m.exp(x), x], [(3,)]),
     "keywords": (lambda m: lambda x, **k: k["b"] * x + k["a"], [(3,)], {"b": (3,), "a": (3,)}),
+    "gather": (lambda m: lambda x: x[m.array([1, 0])], [(2, 3)]),
+    "take": (lambda m: lambda x: m.take(x, m.array([1, 0]), axis=1), [(2, 3)]),
+    "random": (lambda m: lambda x: x * m.random.split(m.random.key(0)), [(2, 2)]),
+    "softmax": (lambda m: lambda x: m.softmax(x), [(2, 3)]),
+    "gradient": (lambda m: m.grad(lambda x: m.sin(x).sum()), [(3,)]),
     "compiled": (lambda m: m.compile(lambda x: m.sin(x) + 1), [(3,)]),
 }
 
