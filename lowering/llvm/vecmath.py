@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ingot.lowering.loop import Bitcast, Convert, Expr, Type, compare, const, fma, select
+from ingot.lowering.loop import Bitcast, Convert, Expr, Type, Unary, binary, compare, const, fma, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ class _Format:
     ln2_high: float                 # few enough bits for exact products with any exponent
     ln2_low: float
     exp_range: tuple[float, float]  # beyond it the result is 0 or infinity
-    exp: tuple[float, ...]          # (exp(r) - 1 - r) / r**2
+    exp: tuple[float, ...]          # (exp(r) - 1 - r) / r**2, for exp
+    expm1: tuple[float, ...]        # the same, for expm1
+    expm1_low: float                # below it expm1 rounds to -1
     tanh: tuple[float, ...]         # (tanh(x) / x - 1) / x**2 in powers of x**2
     tanh_small: float               # where that polynomial ends
     tanh_one: float                 # from here on the result rounds to 1
@@ -41,6 +43,8 @@ _h = float.fromhex
 _F32 = _Format(
     "i32", 23, 127, 0.693145751953125, 1.428606765330187e-06, (-104.0, 89.0),
     (0.4999999403953552, 0.16666509211063385, 0.041668009012937546, 0.008369989693164825, 0.0013847033260390162),
+    (0.5, 0.1666666716337204, 0.04166634380817413, 0.008333270438015461, 0.0013942045625299215,
+     0.00019915623124688864), -20.0,
     (-0.3333333134651184, 0.133332297205925, -0.05395440012216568, 0.0217863991856575, -0.008592435158789158,
      0.0030690268613398075, -0.0008317636675201356, 0.00011834452016046271), 1.0, 9.5)
 _F64 = _Format(
@@ -48,6 +52,10 @@ _F64 = _Format(
     tuple(map(_h, ("0x1.0000000000008p-1", "0x1.55555555554dap-3", "0x1.5555555550bf2p-5", "0x1.1111111130aacp-7",
                    "0x1.6c16c1841620cp-10", "0x1.a01a00f6cdeacp-13", "0x1.a019992451616p-16",
                    "0x1.71df9a8569484p-19", "0x1.28aef8b2cddd4p-22", "0x1.acc8f413e6036p-26"))),
+    tuple(map(_h, ("0x1.0000000000000p-1", "0x1.5555555555558p-3", "0x1.5555555555555p-5", "0x1.111111110fd03p-7",
+                   "0x1.6c16c16c16a25p-10", "0x1.a01a01ad24284p-13", "0x1.a01a01b25ceb4p-16",
+                   "0x1.71ddff2096befp-19", "0x1.27e4a317cf3fcp-22", "0x1.af53d01accd06p-26",
+                   "0x1.1fef847410f94p-29"))), -40.0,
     tuple(map(_h, ("-0x1.5555555555555p-2", "0x1.1111111110fd1p-3", "-0x1.ba1ba1ba0c49dp-5",
                    "0x1.664f48822386ep-6", "-0x1.226e35c927d73p-7", "0x1.d6d3f42fec583p-9",
                    "-0x1.7da585451e1cbp-10", "0x1.355fd701f3989p-11", "-0x1.f41a4e8688ee6p-13",
@@ -61,20 +69,25 @@ _LOG_F32 = (0.33333316445350647, -0.2500084340572357, 0.20002323389053345, -0.16
 _LOG_F64 = tuple(map(_h, ("0x1.5555555555575p-1", "0x1.9999999986bb8p-2", "0x1.2492493d515e7p-2",
                           "0x1.c71c55019233ap-3", "0x1.7465c118f8040p-3", "0x1.39ac0e75e6b72p-3",
                           "0x1.2eb081ab3e7a3p-3")))
+# erf(x) / x - 1 in powers of x**2 below 1, and -log(1 - erf(x)) from there to 4, in float32
+_ERF_SMALL = (0.12837916612625122, -0.3761262595653534, 0.1128358542919159, -0.026853810995817184,
+              0.005188327748328447, -0.0008010193705558777, 7.853860734030604e-05)
+_ERF_LARGE = (0.0001712018420221284, 1.1280266046524048, 0.6360017657279968, 0.1057397797703743,
+              -0.023712800815701485, 0.003720441134646535, -0.0003570759727153927, 1.5591784176649526e-05)
 
 
 def expand(op: str, args: Sequence[Expr], has_fma: bool) -> Expr:
     """The routine `op` on `args` (variables of one type) as an expression of plain operations; parts used twice
-    are one object. `has_fma` says whether `fma` rounds once. Raises NotImplementedError for unknown routines."""
-    routine = _ROUTINES.get(op)
-    if routine is None:
-        raise NotImplementedError(f"[vecmath] {op} has no vector routine yet.")
-    return routine(*args)
+    are one object. `has_fma` says whether `fma` rounds once. Raises NotImplementedError where `supports` says no."""
+    dtype = args[0].type.dtype
+    if not supports(op, dtype):
+        raise NotImplementedError(f"[vecmath] {op} has no vector routine for {dtype} yet.")
+    return _ROUTINES[op](*args)
 
 
-def available() -> tuple[str, ...]:
-    """The `Math` operations that can be compiled, beside `fma`."""
-    return tuple(_ROUTINES)
+def supports(op: str, dtype: str) -> bool:
+    """Whether the `Math` operation can be compiled for a dtype."""
+    return op == "fma" or op in _ROUTINES and (dtype == "f32" or dtype == "f64" and op not in _ONLY_F32)
 
 
 def _polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -179,6 +192,57 @@ def _log_edges(x: Expr, y: Expr) -> Expr:
                                                    const(math.nan, t) + x))
 
 
+def _expm1(x: Expr) -> Expr:
+    """2**n (r + e) + (2**n - 1) with e = r**2 q(r), at half the size so that 2**128 does not occur; what rounding r
+    lost is added to e."""
+    f = _FORMATS[x.type.dtype]
+    n, r, shifted = _reduce_exp(_clamp(x, f.expm1_low, f.exp_range[1]), f)
+    above = fma(n, -f.ln2_high, _clamp(x, f.expm1_low, f.exp_range[1]))
+    lost = fma(n, -f.ln2_low, above - r)
+    e = fma(r * r, _polynomial(r, f.expm1), lost)
+    magic = (f.bias + f.fraction) << f.fraction | 1 << (f.fraction - 1)
+    half = _power_of_two(shifted - (magic - f.bias + 1), f, x.type)
+    y = fma(half, r, half - 0.5) + half * e
+    return select(compare("eq", x, 0.0), x, y + y)
+
+
+def _log1p(x: Expr) -> Expr:
+    """log of 1 + x, whose rounding error is put back into the significand."""
+    f = _FORMATS[x.type.dtype]
+    u = x + 1.0
+    back = u - 1.0
+    lost = (x - back) + (1.0 - (u - back))
+    m, e = _split(u, f)
+    d = fma(lost, _power_of_two(binary("max", f.bias - e, 0), f, x.type), m - 1.0)
+    y = _log_edges(u, _log_sum(d, Convert(e, x.type.dtype), f))
+    return select(compare("eq", x, 0.0), x, y)
+
+
+def _erf(x: Expr) -> Expr:
+    """x P(x**2) near 0, 1 - exp(-g(|x|)) up to 4, where the result rounds to 1."""
+    z = x * x
+    small = fma(x, _polynomial(z, _ERF_SMALL), x)
+    magnitude = _clamp(_abs(x), 0.0, 4.0)
+    large = 1.0 - _exp(-_polynomial(magnitude, _ERF_LARGE))
+    return select(compare("lt", magnitude, 1.0), small, _with_sign(large, x))
+
+
+def _pow(x: Expr, y: Expr) -> Expr:
+    """exp(y log|x|) in float64, then the cases of IEEE 754 section 9.2.1."""
+    t = x.type
+    wide_y, size = Convert(y, "f64"), _abs(Convert(x, "f64"))
+    unit = compare("eq", size, 1.0) & compare("eq", wide_y, wide_y)
+    power = select(unit, const(0.0, size.type), wide_y * _log(size))
+    magnitude = Convert(_exp(power), "f32")
+    half = y * 0.5
+    whole = compare("eq", Unary("trunc", y), y)
+    odd = whole & compare("ne", Unary("trunc", half), half)
+    signed = select(odd, _with_sign(magnitude, x), magnitude)
+    invalid = compare("lt", x, 0.0) & compare("gt", x, -math.inf) & ~whole
+    result = select(invalid, const(math.nan, t), signed)
+    return select(compare("eq", y, 0.0) | compare("eq", x, 1.0), const(1.0, t), result)
+
+
 def _abs(x: Expr) -> Expr:
     f = _FORMATS[x.type.dtype]
     return Bitcast(Bitcast(x, f.bits) & ~_sign_bit(f), x.type.dtype)
@@ -194,5 +258,7 @@ def _sign_bit(f: _Format) -> int:
     return -1 << (31 if f.bits == "i32" else 63)
 
 
-_ROUTINES: dict[str, Callable[..., Expr]] = {"exp": _exp, "log": _log, "tanh": _tanh, "sigmoid": _sigmoid}
-
+_ROUTINES: dict[str, Callable[..., Expr]] = {
+    "exp": _exp, "log": _log, "tanh": _tanh, "sigmoid": _sigmoid, "expm1": _expm1, "log1p": _log1p, "erf": _erf,
+    "pow": _pow}
+_ONLY_F32 = frozenset({"erf", "pow"})
