@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import repeat
 from types import UnionType
@@ -577,7 +577,7 @@ class _GraphDecoder:
 @cache
 def _names(kind: type[Primitive]) -> tuple[str, ...]:
     """Parameters of a primitive, in order."""
-    return tuple(f.name for f in fields(kind))  # type: ignore[arg-type]
+    return kind.fields
 
 
 @cache
