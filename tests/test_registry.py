@@ -1,4 +1,4 @@
-"""Every primitive, by its samples: against the oracle, finite differences, loops, text, files and native code."""
+"""Every primitive, by its samples: oracle, finite differences, loops, text, files and native code."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def test_every_primitive_has_samples_rules_and_prose(name: str) -> None:
     differentiable = [c for c in SAMPLES[name] if any(a.dtype.is_inexact for a in _results(c))]
     takes_floats = [c for c in differentiable if any(x.dtype.kind in "fV" for x in c.operands)]
     if takes_floats and isinstance(has_rule(cls, "vjp"), bool):
-        assert any(is_differentiable(c) for c in takes_floats), f"{name} has no float64 sample for derivatives"
+        assert any(is_differentiable(c) for c in takes_floats), (
+            f"{name} has no float64 sample for derivatives"
+        )
 
 
 def _results(case: Case) -> tuple[Aval, ...]:
@@ -172,7 +174,9 @@ def _numpy(xs: Sequence[array]) -> list[np.ndarray]:
     return [np.array(x) for x in xs]
 
 
-def _difference(fn: Callable[..., list[array]], xs: list[np.ndarray], ts: list[np.ndarray]) -> list[np.ndarray]:
+def _difference(
+    fn: Callable[..., list[array]], xs: list[np.ndarray], ts: list[np.ndarray]
+) -> list[np.ndarray]:
     """Directional derivative by Richardson's extrapolation of central differences."""
 
     def central(h: float) -> list[np.ndarray]:

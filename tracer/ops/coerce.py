@@ -32,6 +32,22 @@ def convert(x: Operand, dtype: Dtype) -> Operand:
 
 def literal(value: Any, dtype: Dtype) -> Literal:
     """A Python scalar as an operand of `dtype`; raises ValueError for an integer that does not fit."""
+    if value:  # zeros are not looked up: 0.0 equals -0.0
+        key = (value, type(value), dtype)
+        found = _literals.get(key)
+        if found is not None:
+            return found
+        if len(_literals) >= 4096:
+            _literals.clear()
+        found = _literals[key] = _literal(value, dtype)
+        return found
+    return _literal(value, dtype)
+
+
+_literals: dict[Any, Literal] = {}
+
+
+def _literal(value: Any, dtype: Dtype) -> Literal:
     try:
         return Literal(value, dtype)
     except (ValueError, OverflowError):

@@ -486,7 +486,7 @@ def _resized_view(x: array, dtype: Dtype) -> array:
         narrow = pieces.reshape((*x.shape[:-1], x.shape[-1] * ratio))
         return narrow if dtype is words[new] else record(p.Bitcast(dtype), narrow._value)
     grouped = bits.reshape((*x.shape[:-1], (x.shape[-1] * old) // new, ratio)).astype(wide)
-    joined = left_shift(grouped, shifts).sum(-1)
+    joined = left_shift(grouped, shifts).sum(-1).astype(wide)
     return joined if dtype is wide else record(p.Bitcast(dtype), joined._value)
 
 

@@ -157,7 +157,7 @@ def attach(operations: dict[str, Any]) -> None:
         "transpose": _transpose,
         "T": property(lambda self: _ops["transpose"](self), doc="The array with its axes reversed."),
         "mT": property(_matrix_transpose),
-        "at": property(index._At, doc="`x.at[i].add(y)`: a new array, in which updates of one element add up."),
+        "at": property(index._At, doc="`x.at[i].add(y)`: a new array; updates of one element add up."),
         "__getitem__": index.getitem,
         "__setitem__": index.setitem,
         "__matmul__": _operator("__matmul__", _ops["matmul"], "matrix multiplication"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 _TWO_OVER_SQRT_PI = 1.1283791670955126
-_SERIES_TERMS = 48
-_FRACTION_TERMS = 60
-_SPLIT = 2.0
+_SERIES_TERMS = 36
+_FRACTION_TERMS = 100
+_SPLIT = 1.5
 
 
 def _exp_minus_square(x: np.ndarray) -> np.ndarray:
@@ -19,7 +19,7 @@ def _exp_minus_square(x: np.ndarray) -> np.ndarray:
 def _erf_series(x: np.ndarray) -> np.ndarray:
     """erf(x) = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!, all terms of one sign.
 
-    Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.6. For |x| <= 2.
+    Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.6. For |x| <= 1.5.
     """
     total = np.ones_like(x)
     square2 = 2.0 * x * x
@@ -29,7 +29,7 @@ def _erf_series(x: np.ndarray) -> np.ndarray:
 
 
 def _erfc_fraction(x: np.ndarray) -> np.ndarray:
-    """erfc(x) by the continued fraction of Abramowitz & Stegun 7.1.14. For x >= 2."""
+    """erfc(x) by the continued fraction of Abramowitz & Stegun 7.1.14. For x >= 1.5."""
     tail = x
     for n in range(_FRACTION_TERMS, 0, -1):
         tail = x + (0.5 * n) / tail
