@@ -42,6 +42,8 @@ from ingot.tracer.tree import Tree
 
 _SMALL = 4096
 _FREE_VISITS = 1 << 20
+# Longest text of an extent or guard in a file: bounds the time that parsing hostile ones takes.
+MAX_TEXT = 2048
 _NODE_COLUMNS = ("primitive", "param", "arity", "results", "scope")
 
 
@@ -164,7 +166,7 @@ class Encoder:
             "constants": column([self._constant(c) for c in graph.constants]),
             "dims": column([self._dim(d) for d in graph.dims]),
             "guards": [
-                [str(g), g.fixed, None if g.location is None else self._where(g.location)]
+                [_text(g), g.fixed, None if g.location is None else self._where(g.location)]
                 for g in graph.guards
             ],
             "input_names": list(graph.input_names),
@@ -208,7 +210,7 @@ class Encoder:
         if isinstance(value, Dtype):
             return {"dtype": value.short}
         if isinstance(value, Dim):
-            return {"extent": str(value)}
+            return {"extent": _text(value)}
         if isinstance(value, Graph):
             return {"graph": self._graph(value)}
         if isinstance(value, complex):
@@ -241,7 +243,14 @@ def _kind(value: Any) -> Any:
 
 
 def _extent(extent: Extent) -> int | str:
-    return str(extent) if isinstance(extent, Dim) else int(extent)
+    return _text(extent) if isinstance(extent, Dim) else int(extent)
+
+
+def _text(value: Dim | dims_module.Guard) -> str:
+    text = str(value)
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"[export_function] the extent {text[:80]}... is too long for a file.")
+    return text
 
 
 def _encode_literal(literal: Literal) -> list[Any]:
@@ -631,6 +640,8 @@ def _zero(dtype: Dtype) -> np.ndarray:
 
 
 def _parsed(parse: Callable[[str, Any], Any], text: str, symbols: Any, what: str) -> Any:
+    if len(text) > MAX_TEXT:
+        raise DamageError(f"{what} {text[:80]!r} is longer than {MAX_TEXT} characters")
     try:
         value = parse(text, symbols)
     except ValueError as error:

@@ -15,8 +15,13 @@ from ingot.tracer.trace import build_graph, linearise
 class Runtime:
     """Implements `ingot.tracer.evaluate.Evaluator`."""
 
+    def __init__(self) -> None:
+        self._tier: str | None = None
+
     def evaluate(self, values: Sequence[Value]) -> None:
-        if config.get("INGOT_EAGER") == "compile":
+        if self._tier is None:  # read once: a lookup in the environment costs as much as a small evaluation
+            self._tier = config.get("INGOT_EAGER")
+        if self._tier == "compile":
             _evaluate_compiled(values)
         else:
             interpreter.evaluate_lazy(values)

@@ -20,7 +20,10 @@ from ingot.tracer.trace import linearise, match_dims, results_of
 def evaluate_lazy(values: Sequence[Value]) -> None:
     """Give every value its storage. Nodes are forgotten as they are evaluated, so that intermediate results
     nobody holds are freed on the way; inside grad, vjp and jvp nodes stay, for the derivatives."""
-    inner, leaves = linearise(values, _known)
+    if len(values) == 1 and _is_ready(values[0]):
+        inner, leaves = list(values), []  # the most frequent graph: one node on evaluated operands
+    else:
+        inner, leaves = linearise(values, _known)
     for value in leaves:
         if value.storage is None:
             raise TracerError(
@@ -50,6 +53,11 @@ def evaluate_lazy(values: Sequence[Value]) -> None:
             if not (retain and value.trace):
                 for result in results:
                     result.node = None
+
+
+def _is_ready(value: Value) -> bool:
+    node = value.node
+    return node is not None and all([type(o) is Literal or o.storage is not None for o in node.operands])
 
 
 def _run_compiled(graph: Graph, operands: Sequence[Value | Literal], results: Sequence[Value]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ingot as mx
+from ingot.runtime.evaluator import Runtime
 from ingot.tracer.evaluate import evaluator
 
 
@@ -163,7 +164,7 @@ def test_compiled_tier_gives_the_same():
 def test_unknown_tier_is_an_error(monkeypatch):
     monkeypatch.setenv("INGOT_EAGER", "fast")
     with pytest.raises(ValueError, match="INGOT_EAGER='fast'.*interpret, compile"):
-        mx.eval(mx.ones(2) + 1)
+        Runtime().evaluate([(mx.ones(2) + 1)._value])
 
 
 def test_evaluator_is_installed():

@@ -1,14 +1,14 @@
 """Primitives: the operations of the IR, each declared once with all that is known about it.
 
-A primitive is a frozen dataclass; its fields are static parameters. From them follow text form, file codec,
+A primitive is an immutable record; its annotated fields are the static parameters. From them follow text form, file codec,
 equality and cache keys. Families (`Elementwise`, `Linear` and so on, in `primitives/`) derive most rules.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import numpy as np
@@ -25,6 +25,7 @@ registry: dict[str, type[Primitive]] = {}
 """Every concrete primitive by name."""
 
 _MEMO_BOUND = 1 << 16
+_COERCE: dict[str, Callable[[Any], Any]] = {"int": operator.index, "bool": bool}
 
 _instances: dict[tuple[Any, ...], Any] = {}
 _inferred: dict[tuple[Any, ...], tuple[Aval, ...]] = {}
@@ -33,10 +34,10 @@ _inferred: dict[tuple[Any, ...], tuple[Aval, ...]] = {}
 class _Interning(type):
     """Makes equal primitives the same object where possible, so that memo lookups compare by identity."""
 
+    exact: bool
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        # 1, 1.0 and True are equal as dict keys but not as parameters: types belong to the key,
-        # and the text of floats tells -0.0 from 0.0.
-        key = (cls, args, tuple(kwargs.items()), _kinds(args), _kinds(kwargs.values()))
+        key = (cls, args) if not kwargs and not cls.exact else (cls, args, tuple(kwargs.items()), _kinds(args))
         try:
             found = _instances.get(key)
         except TypeError as error:
@@ -50,12 +51,11 @@ class _Interning(type):
 
 
 def _kinds(values: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(
-        [repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values]
-    )
+    """Types of parameters, and text of floats: 1, 1.0 and True, and 0.0 and -0.0, are equal as dict keys only."""
+    return tuple([repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values])
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=False)
+@dataclass_transform(frozen_default=True)
 class Primitive(metaclass=_Interning):
     """One operation of the IR.
 
@@ -69,10 +69,40 @@ class Primitive(metaclass=_Interning):
     abstract: ClassVar[bool] = True
     may_alias: ClassVar[bool] = False
     """True when `evaluate` may return a view of its first operand."""
+    fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the static parameters: the annotations of the class, in order."""
+    coerced: ClassVar[dict[str, Callable[[Any], Any]]] = {}
+    """For parameters declared `int` or `bool`: what makes them exactly that."""
+    exact: ClassVar[bool] = False
+    """True when parameters may be floats, which compare equal without being the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Written out here once: generating an __init__ for each class costs more than the rest of the import.
+        if len(args) > len(self.fields):
+            raise TypeError(f"[{self.name}] takes {len(self.fields)} parameters, got {len(args)}.")
+        values = dict(zip(self.fields, args, strict=False))
+        for name, value in kwargs.items():
+            if name in values or name not in self.fields:
+                raise TypeError(f"[{self.name}] unknown or repeated parameter {name!r}.")
+            values[name] = value
+        for name in self.fields:
+            if name not in values:
+                if not hasattr(type(self), name):
+                    raise TypeError(f"[{self.name}] parameter {name!r} is missing.")
+                values[name] = getattr(type(self), name)
+        for name, coerce in self.coerced.items():
+            values[name] = coerce(values[name])
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"[{self.name}] primitives are immutable: cannot set {name!r}.")
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclass(frozen=True, eq=False, repr=False)(cls)
+        own = cls.__dict__.get("__annotations__", {})
+        cls.fields = (*cls.fields, *[name for name, kind in own.items() if not str(kind).startswith("ClassVar")])
+        cls.coerced = {**cls.coerced, **{n: _COERCE[str(k)] for n, k in own.items() if str(k) in _COERCE}}
+        cls.exact = cls.exact or any("float" in str(kind) or "Any" in str(kind) for kind in own.values())
         cls.abstract = abstract
         if not abstract:
             if "name" not in cls.__dict__:
@@ -85,7 +115,7 @@ class Primitive(metaclass=_Interning):
 
     def params(self) -> dict[str, Any]:
         """Static parameters by field name, in order of declaration."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in self.fields}
 
     def _key(self) -> tuple[Any, ...]:
         values = tuple(self.params().values())
@@ -100,7 +130,7 @@ class Primitive(metaclass=_Interning):
         found = self.__dict__.get("_hash")
         if found is None:
             found = hash(self._key())
-            object.__setattr__(self, "_hash", found)
+            self.__dict__["_hash"] = found
         return found
 
     def __repr__(self) -> str:

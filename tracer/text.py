@@ -29,7 +29,6 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -574,7 +573,7 @@ class _Parser:
                 if key in params:
                     self.fail(f"parameter {key!r} is given twice", here)
                 params[key] = value
-        expected = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        expected = list(cls.fields)
         if sorted(params) != sorted(expected):
             self.fail(f"{cls.name} has parameters {expected}, got {list(params)}", here)
         try:

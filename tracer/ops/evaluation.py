@@ -16,7 +16,7 @@ def eval(*args: Any) -> None:
         TracerError: inside compile or vmap, for arrays that depend on their arguments.
     """
     values = []
-    for x in tree.leaves(args):
+    for x in args if all([type(x) is array for x in args]) else tree.leaves(args):
         if isinstance(x, array):
             if type(x._value) is Literal:
                 x._evaluated()
