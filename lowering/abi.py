@@ -2,9 +2,9 @@
 
     int32_t kernel(ctx *, void *const *buffers, const int64_t *params, int64_t begin, int64_t end)
 
-`buffers` and `params` are in the kernel's order. [begin, end) is the part of the parallel loop's index range to run;
-it is clamped to the loop's extent. A kernel without a parallel loop ignores it; callers pass 0, 1. The result is 0, or
-a positive code whose details are in `ctx->error`.
+`buffers` and `params` are in the kernel's order. [begin, end) is the part of the parallel loop's index
+range to run; it is clamped to the loop's extent. A kernel without a parallel loop ignores it; callers pass
+0, 1. The result is 0, or a positive code whose details are in `ctx->error`.
 
 The context only ever grows at its end; `version` and `size` say what the caller filled in.
 """
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 
 CONTEXT_VERSION = 1
-KERNEL_SIGNATURE = "int32_t (*)(ctx *, void *const *buffers, const int64_t *params, int64_t begin, int64_t end)"
+KERNEL_SIGNATURE = (
+    "int32_t (*)(ctx *, void *const *buffers, const int64_t *params, int64_t begin, int64_t end)"
+)
 KERNEL_LLVM = "i32 (ptr, ptr, ptr, i64, i64)"
 
 
@@ -35,14 +37,33 @@ CONTEXT: tuple[Field, ...] = (
     Field("version", "uint32_t version", "i32", 0, "CONTEXT_VERSION"),
     Field("size", "uint32_t size", "i32", 4, "bytes of this structure"),
     Field("dims", "const int64_t *dims", "ptr", 8, "values of the program's symbolic dims"),
-    Field("strides", "const int64_t *const *strides", "ptr", 16, "element strides of each input, or null if contiguous"),
+    Field(
+        "strides",
+        "const int64_t *const *strides",
+        "ptr",
+        16,
+        "element strides of each input, or null if contiguous",
+    ),
     Field("workspace", "uint8_t *workspace", "ptr", 24, "64-byte aligned scratch memory of the planned size"),
     Field("constants", "void *const *constants", "ptr", 32, "the program's constants"),
-    Field("parallel_for", "int32_t (*parallel_for)(ctx *, kernel_fn, void *const *buffers, const int64_t *params, "
-          "int64_t extent, int64_t grain)", "ptr", 40, "runs a kernel over [0, extent) in pieces of >= grain"),
-    Field("host_call", "int32_t (*host_call)(ctx *, int64_t index, void *const *buffers, const int64_t *params)",
-          "ptr", 48, "evaluates a primitive without native lowering"),
-    Field("poll", "int32_t (*poll)(ctx *)", "ptr", 56, "non-zero: stop and return this code (Ctrl-C, deadline)"),
+    Field(
+        "parallel_for",
+        "int32_t (*parallel_for)(ctx *, kernel_fn, void *const *buffers, const int64_t *params, "
+        "int64_t extent, int64_t grain)",
+        "ptr",
+        40,
+        "runs a kernel over [0, extent) in pieces of >= grain",
+    ),
+    Field(
+        "host_call",
+        "int32_t (*host_call)(ctx *, int64_t index, void *const *buffers, const int64_t *params)",
+        "ptr",
+        48,
+        "evaluates a primitive without native lowering",
+    ),
+    Field(
+        "poll", "int32_t (*poll)(ctx *)", "ptr", 56, "non-zero: stop and return this code (Ctrl-C, deadline)"
+    ),
     Field("error", "ingot_error *error", "ptr", 64, "where a failing kernel writes its record"),
     Field("kernels", "const kernel_fn *kernels", "ptr", 72, "kernels that live in other images"),
     Field("host", "void *host", "ptr", 80, "the caller's own"),
@@ -69,12 +90,18 @@ def llvm_context() -> str:
 def c_declarations() -> str:
     """The structures and function types as C, for headers."""
     error = "\n".join(f"    {f.c};  /* {f.doc} */" for f in ERROR)
-    context = "\n".join(f"    {f.c.replace('ctx *', 'struct ingot_ctx *').replace('kernel_fn', 'ingot_kernel')};"
-                        f"  /* {f.doc} */" for f in CONTEXT)
-    return (f"typedef struct ingot_error {{\n{error}\n}} ingot_error;\n"
-            "struct ingot_ctx;\n"
-            "typedef int32_t (*ingot_kernel)(struct ingot_ctx *, void *const *, const int64_t *, int64_t, int64_t);\n"
-            f"typedef struct ingot_ctx {{\n{context}\n}} ingot_ctx;\n")
+    context = "\n".join(
+        f"    {f.c.replace('ctx *', 'struct ingot_ctx *').replace('kernel_fn', 'ingot_kernel')};"
+        f"  /* {f.doc} */"
+        for f in CONTEXT
+    )
+    return (
+        f"typedef struct ingot_error {{\n{error}\n}} ingot_error;\n"
+        "struct ingot_ctx;\n"
+        "typedef int32_t (*ingot_kernel)(struct ingot_ctx *, void *const *, const int64_t *, "
+        "int64_t, int64_t);\n"
+        f"typedef struct ingot_ctx {{\n{context}\n}} ingot_ctx;\n"
+    )
 
 
 @cache

@@ -7,12 +7,14 @@ Layout, little endian:
     16    u64 text offset, u64 text size, u64 rodata offset, u64 rodata size, u64 total size
     56    u32 number of entries, u32 bytes of the target key, u32 bytes of all names, u32 zero
     72    SHA-256 of everything but these 32 bytes
-    104   target key (UTF-8), then per entry u64 code offset and u32 name length, then the names; zeros to a page
+    104   target key (UTF-8), then per entry u64 code offset and u32 name length, then the names; zeros
+          to a page
     text  machine code, zeros to a page; rodata  constants, zeros to a page
 
-Offsets count from the start of the image, and text and rodata begin on pages (4 KiB on x86-64, 64 KiB elsewhere), so
-that both can be mapped with their own protection where the file itself is aligned. Code refers to rodata by relative
-addresses, which is why their distance is part of the image. There are no relocations left and no absolute addresses.
+Offsets count from the start of the image, and text and rodata begin on pages (4 KiB on x86-64, 64 KiB
+elsewhere), so that both can be mapped with their own protection where the file itself is aligned. Code
+refers to rodata by relative addresses, which is why their distance is part of the image. There are no
+relocations left and no absolute addresses.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def round_up(size: int, page: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Code for one target. `entries` maps names to offsets in `text`; at run time `rodata` lies `rodata_distance`
-    bytes after the start of `text`."""
+    """Code for one target. `entries` maps names to offsets in `text`; at run time `rodata` lies
+    `rodata_distance` bytes after the start of `text`."""
 
     target_key: str
     page: int
@@ -62,19 +64,34 @@ class Image:
         """The image as a file; its length is a multiple of the page size."""
         key = self.target_key.encode()
         names = [name.encode() for name in self.entries]
-        table = b"".join(_ENTRY.pack(at, len(name)) for name, at in zip(names, self.entries.values(), strict=True))
+        table = b"".join(
+            _ENTRY.pack(at, len(name)) for name, at in zip(names, self.entries.values(), strict=True)
+        )
         blob = b"".join(names)
         text_at = round_up(_HEAD.size + len(key) + len(table) + len(blob), self.page)
         total = text_at + self.mapped_size
-        head = _HEAD.pack(MAGIC, VERSION, self.page, text_at, len(self.text), text_at + self.rodata_distance,
-                          len(self.rodata), total, len(names), len(key), len(blob), 0, bytes(32))
+        head = _HEAD.pack(
+            MAGIC,
+            VERSION,
+            self.page,
+            text_at,
+            len(self.text),
+            text_at + self.rodata_distance,
+            len(self.rodata),
+            total,
+            len(names),
+            len(key),
+            len(blob),
+            0,
+            bytes(32),
+        )
         out = bytearray(total)
         front = head + key + table + blob
-        out[:len(front)] = front
-        out[text_at:text_at + len(self.text)] = self.text
+        out[: len(front)] = front
+        out[text_at : text_at + len(self.text)] = self.text
         rodata_at = text_at + self.rodata_distance
-        out[rodata_at:rodata_at + len(self.rodata)] = self.rodata
-        out[_DIGEST_AT:_DIGEST_AT + 32] = _digest(memoryview(out))
+        out[rodata_at : rodata_at + len(self.rodata)] = self.rodata
+        out[_DIGEST_AT : _DIGEST_AT + 32] = _digest(memoryview(out))
         return bytes(out)
 
     @staticmethod
@@ -83,8 +100,13 @@ class Image:
         view = memoryview(data)
         layout = read_layout(view)
         end = layout.rodata_at + layout.rodata_size
-        return Image(layout.target_key, layout.page, bytes(view[layout.text_at:layout.text_at + layout.text_size]),
-                     bytes(view[layout.rodata_at:end]), layout.entries)
+        return Image(
+            layout.target_key,
+            layout.page,
+            bytes(view[layout.text_at : layout.text_at + layout.text_size]),
+            bytes(view[layout.rodata_at : end]),
+            layout.entries,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +127,21 @@ def read_layout(view: memoryview) -> Layout:
     """Check all of an image and say where its parts are; raises FormatError."""
     _require(len(view) >= _HEAD.size, "is too short")
     _require(len(view) <= MAX_SIZE, "is too large")
-    (magic, version, page, text_at, text_size, rodata_at, rodata_size, total,
-     count, key_size, names_size, reserved, digest) = _HEAD.unpack_from(view)
+    (
+        magic,
+        version,
+        page,
+        text_at,
+        text_size,
+        rodata_at,
+        rodata_size,
+        total,
+        count,
+        key_size,
+        names_size,
+        reserved,
+        digest,
+    ) = _HEAD.unpack_from(view)
     _require(magic == MAGIC, "has no image magic")
     _require(version == VERSION, f"has version {version}, this reader knows {VERSION}")
     _require(page in PAGES and reserved == 0 and total == len(view), "has a damaged header")
@@ -119,20 +154,21 @@ def read_layout(view: memoryview) -> Layout:
     for start, end in ((front, text_at), (text_at + text_size, rodata_at), (rodata_at + rodata_size, total)):
         _require(not any(view[start:end]), "has non-zero padding")
     try:
-        key = str(view[_HEAD.size:_HEAD.size + key_size], "utf-8")
+        key = str(view[_HEAD.size : _HEAD.size + key_size], "utf-8")
         entries = _read_entries(view, _HEAD.size + key_size, count, front - names_size, front, text_size)
     except UnicodeDecodeError:
         raise FormatError("[image] the code image has a name that is not UTF-8.") from None
     return Layout(key, page, text_at, text_size, rodata_at, rodata_size, total, entries)
 
 
-def _read_entries(view: memoryview, at: int, count: int, names_at: int, names_end: int,
-                  text_size: int) -> dict[str, int]:
+def _read_entries(
+    view: memoryview, at: int, count: int, names_at: int, names_end: int, text_size: int
+) -> dict[str, int]:
     entries: dict[str, int] = {}
     for i in range(count):
         offset, length = _ENTRY.unpack_from(view, at + i * _ENTRY.size)
         _require(length <= names_end - names_at, "has an entry name beyond the names")
-        name = str(view[names_at:names_at + length], "utf-8")
+        name = str(view[names_at : names_at + length], "utf-8")
         names_at += length
         _require(offset < text_size, f"has entry {name!r} outside of its code")
         _require(name not in entries, f"has two entries {name!r}")
@@ -143,7 +179,7 @@ def _read_entries(view: memoryview, at: int, count: int, names_at: int, names_en
 
 def _digest(view: memoryview) -> bytes:
     digest = hashlib.sha256(view[:_DIGEST_AT])
-    digest.update(view[_DIGEST_AT + 32:])
+    digest.update(view[_DIGEST_AT + 32 :])
     return digest.digest()
 
 

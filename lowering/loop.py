@@ -67,8 +67,8 @@ SPACES = ("register", "stack", "workspace")
 ACCESS = ("read", "write", "readwrite")
 HINTS = ("stream", "invariant")                        # non-temporal; never written while the kernel runs
 # Words of the text form, which no buffer, param or variable may be called.
-KEYWORDS = frozenset("kernel for while if else in step carry yield alloc at barrier poll fail prefetch mask hint "
-                     "true false inf nan parallel unrolled serial".split())
+KEYWORDS = frozenset("kernel for while if else in step carry yield alloc at barrier poll fail prefetch mask "
+                     "hint true false inf nan parallel unrolled serial".split())
 
 # Codes that `Fail` and the runtime use; a positive code is an error record in the context.
 FAIL_INDEX, FAIL_MEMORY, FAIL_INTERRUPTED, FAIL_HOST, FAIL_GUARD = 1, 2, 3, 4, 5
@@ -658,8 +658,8 @@ def ramp(base: Expr | int, step: Expr | int, lanes: int) -> Expr:
 
 
 def lane_mask(start: Expr | int, end: Expr | int, lanes: int) -> Expr:
-    """The mask of a tail: lanes whose element number `start + lane` is below `end`. Compared in 32 bits, which
-    needs half the instructions of 64."""
+    """The mask of a tail: lanes whose element number `start + lane` is below `end`. Compared in 32 bits,
+    which needs half the instructions of 64."""
     left = binary("max", binary("min", binary("sub", index(end), index(start)), lanes), 0)
     i32 = vector("i32")
     return compare("lt", Ramp(Const(0, i32), Const(1, i32), lanes), convert(left, "i32"))

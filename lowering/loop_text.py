@@ -10,9 +10,9 @@
       }
     }
 
-Index literals are bare numbers, all others carry their type. `x[i : 16]` is 16 elements from `i` on, `x[v]` with a
-vector `v` is a gather. `f32(x)` converts, `bits_f32(x)` keeps the bits. `#` begins a comment. Precedence, from
-loose to tight: comparisons, `+ -`, `* / // %`.
+Index literals are bare numbers, all others carry their type. `x[i : 16]` is 16 elements from `i` on, `x[v]`
+with a vector `v` is a gather. `f32(x)` converts, `bits_f32(x)` keeps the bits. `#` begins a comment.
+Precedence, from loose to tight: comparisons, `+ -`, `* / // %`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,26 @@ from collections.abc import Callable, Iterator
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import IDX, Expr, Kernel, Stmt, Type, Var, vector
 
-INFIX = {"lt": ("<", 0), "le": ("<=", 0), "gt": (">", 0), "ge": (">=", 0), "eq": ("==", 0), "ne": ("!=", 0),
-         "add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2), "floordiv": ("//", 2), "mod": ("%", 2)}
+INFIX = {
+    "lt": ("<", 0),
+    "le": ("<=", 0),
+    "gt": (">", 0),
+    "ge": (">=", 0),
+    "eq": ("==", 0),
+    "ne": ("!=", 0),
+    "add": ("+", 1),
+    "sub": ("-", 1),
+    "mul": ("*", 2),
+    "div": ("/", 2),
+    "floordiv": ("//", 2),
+    "mod": ("%", 2),
+}
 _INFIX_BY_SIGN = {sign: (op, level) for op, (sign, level) in INFIX.items()}
 _ATOM = 3
 
 
 # Printing
+
 
 def print_kernel(kernel: Kernel) -> str:
     """The kernel as text, ending in a newline."""
@@ -105,12 +118,15 @@ def _typed(var: Var) -> str:
 def _carry(stmt: ir.For | ir.While) -> str:
     if not (stmt.carried or stmt.results):
         return ""
-    carried = ", ".join(f"{_typed(v)} = {print_expr(i)}" for v, i in zip(stmt.carried, stmt.inits, strict=False))
+    carried = ", ".join(
+        f"{_typed(v)} = {print_expr(i)}" for v, i in zip(stmt.carried, stmt.inits, strict=False)
+    )
     return f" carry ({carried}) -> ({', '.join(v.name for v in stmt.results)})"
 
 
-def _access(buffer: str, index: Expr, lanes: int | None, mask: Expr | None, otherwise: Expr | None,
-            hint: str | None) -> str:
+def _access(
+    buffer: str, index: Expr, lanes: int | None, mask: Expr | None, otherwise: Expr | None, hint: str | None
+) -> str:
     text = print_expr(index)
     if lanes is not None and lanes > 1 and index.type.lanes == 1:
         text += f" : {lanes}"
@@ -184,12 +200,15 @@ def _const(value: bool | int | float, type: Type) -> str:
 
 # Parsing
 
-_TOKEN = re.compile(r"""
+_TOKEN = re.compile(
+    r"""
     (?P<skip>   [ \t\r\n]+ | \#[^\n]* )
   | (?P<number> \d+(\.\d+)?([eE][+-]?\d+)? )
   | (?P<name>   [A-Za-z_][A-Za-z0-9_.]* )
   | (?P<sign>   -> | // | <= | >= | == | != | [-+*/%<>=()\[\]{},:;@] )
-""", re.VERBOSE)
+""",
+    re.VERBOSE,
+)
 _TYPE = re.compile(r"(bool|u8|u16|u32|u64|i8|i16|i32|i64|f16|bf16|f32|f64|index)(?:x([1-9]\d*))?")
 
 
@@ -396,6 +415,7 @@ class _Parser:
             self.take("=")
             carried.append(var)
             inits.append(self.expr())
+
         self.list_of(one, ")")
         self.take("->")
         self.take("(")
@@ -431,7 +451,7 @@ class _Parser:
         start = self.at
         self.skip_to_carry()
         carried, inits, names = self.carry()
-        after, self.at = self.at, start          # the condition may use the carried values: read it second
+        after, self.at = self.at, start  # the condition may use the carried values: read it second
         condition = self.expr()
         if self.peek() not in ("carry", "{"):
             raise self.error(f"expected 'carry' or '{{', found {self.peek()!r}")
@@ -537,7 +557,7 @@ class _Parser:
         sign = "-" if self.accept("-") else ""
         token = sign + self.take()
         type = IDX
-        if self.peek() == ":" and _TYPE.fullmatch(self.peek(1)):          # not the lanes of `x[0 : 16]`
+        if self.peek() == ":" and _TYPE.fullmatch(self.peek(1)):  # not the lanes of `x[0 : 16]`
             self.take()
             type = self.type()
         try:
@@ -593,7 +613,10 @@ class _Parser:
         if name.startswith("reduce_") and name[7:] in ir.REDUCE_LANES:
             return lambda x: ir.ReduceLanes(name[7:], x), 1
         fixed: dict[str, tuple[Callable[..., Expr], int]] = {
-            "select": (ir.Select, 3), "extract": (ir.Extract, 2), "insert": (ir.Insert, 3)}
+            "select": (ir.Select, 3),
+            "extract": (ir.Extract, 2),
+            "insert": (ir.Insert, 3),
+        }
         if name in fixed:
             return fixed[name]
         raise self.error(f"unknown operation {name!r}")

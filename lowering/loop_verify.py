@@ -2,30 +2,35 @@
 and what is wrong.
 
 Names
-  N1  kernel, buffer, param and variable names are well formed; buffers, params and variables are distinct, and each
-      is defined once.
-  N2  a variable is used only after its definition, inside the body that defines it; results of a loop or branch belong
-      to the enclosing body.
+  N1  kernel, buffer, param and variable names are well formed; buffers, params and variables are distinct,
+      and each is defined once.
+  N2  a variable is used only after its definition, inside the body that defines it; results of a loop or
+      branch belong to the enclosing body.
   N3  a use has the type of the definition; a load or store names a buffer in scope.
 Types
   T1  dtypes are known, lanes are 1..1024; literals fit their dtype (bool, int in range, float).
-  T2  operands of Unary, Binary, Compare, Math and ReduceLanes are equal in type, and the operation is defined on it.
+  T2  operands of Unary, Binary, Compare, Math and ReduceLanes are equal in type, and the operation is
+      defined on it.
   T3  Select has a bool mask with the lanes of its branches, or one lane; both branches are equal in type.
   T4  Convert and Bitcast keep lanes; Bitcast keeps the size and takes no bool.
   T5  Broadcast and Ramp take scalars; Ramp and lane numbers are integers; Shuffle picks existing lanes.
 Memory
   M1  element offsets are `index` typed; a mask is bool with the lanes of the access.
-  M2  a load has its buffer's dtype, and the lanes of a vector index; `else` has the load's type and needs a mask.
-  M3  stores go to buffers that may be written and have the buffer's dtype; read-only buffers are only read, write-only
-      ones only written. Only buffers that the kernel cannot write are loaded with the hint `invariant`.
-  M4  register and stack allocations have a constant positive count; a workspace allocation, and only it, an offset.
+  M2  a load has its buffer's dtype, and the lanes of a vector index; `else` has the load's type and needs a
+      mask.
+  M3  stores go to buffers that may be written and have the buffer's dtype; read-only buffers are only read,
+      write-only ones only written. Only buffers that the kernel cannot write are loaded with the hint
+      `invariant`.
+  M4  register and stack allocations have a constant positive count; a workspace allocation, and only it, an
+      offset.
 Control
-  C1  bounds and step are scalar `index`; a constant step is positive; an unrolled loop has constant bounds and step
-      and at most 1024 iterations.
-  C2  carried values, inits, yields and results agree in number and type; branches yield values of the results' types.
+  C1  bounds and step are scalar `index`; a constant step is positive; an unrolled loop has constant bounds
+      and step and at most 1024 iterations.
+  C2  carried values, inits, yields and results agree in number and type; branches yield values of the
+      results' types.
   C3  conditions are scalar bool.
-  C4  at most one parallel loop, at the top level, from 0 by 1, carrying nothing; beside it at the top level stand only
-      Let and Alloc, and it contains no barrier.
+  C4  at most one parallel loop, at the top level, from 0 by 1, carrying nothing; beside it at the top level
+      stand only Let and Alloc, and it contains no barrier.
   C5  Fail has a positive code and at most four scalar index values.
 """
 
@@ -90,20 +95,26 @@ class _Verifier:
 
     def kernel(self) -> None:
         kernel = self._kernel
-        self.require(bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", kernel.name)),
-                     f"{kernel.name!r} is not a valid kernel name")
+        self.require(
+            bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", kernel.name)),
+            f"{kernel.name!r} is not a valid kernel name",
+        )
         for buffer in kernel.buffers:
             self.define(buffer.name)
             self.require(buffer.dtype in ir.DTYPES, f"buffer {buffer.name}: unknown dtype {buffer.dtype!r}")
-            self.require(buffer.access in ir.ACCESS, f"buffer {buffer.name}: unknown access {buffer.access!r}")
+            self.require(
+                buffer.access in ir.ACCESS, f"buffer {buffer.name}: unknown access {buffer.access!r}"
+            )
             self._buffers[buffer.name] = buffer
         for param in kernel.params:
             self.bind(Var(param, IDX))
         parallel = [s for s in kernel.body if isinstance(s, ir.For) and s.kind == "parallel"]
         self.require(len(parallel) <= 1, "more than one parallel loop")
         if parallel:
-            self.require(all(s is parallel[0] or isinstance(s, ir.Let | ir.Alloc) for s in kernel.body),
-                         "beside a parallel loop there may be only definitions and allocations")
+            self.require(
+                all(s is parallel[0] or isinstance(s, ir.Let | ir.Alloc) for s in kernel.body),
+                "beside a parallel loop there may be only definitions and allocations",
+            )
         self.body(kernel.body, top=True)
 
     def body(self, body: Sequence[Stmt], top: bool = False) -> None:
@@ -132,8 +143,10 @@ class _Verifier:
             case ir.Alloc():
                 self.alloc(stmt)
             case ir.Barrier():
-                self.require(not any(isinstance(s, ir.For) and s.kind == "parallel" for s in self._path),
-                             "a barrier inside of a parallel loop")
+                self.require(
+                    not any(isinstance(s, ir.For) and s.kind == "parallel" for s in self._path),
+                    "a barrier inside of a parallel loop",
+                )
             case ir.Poll():
                 pass
             case ir.Fail(code, values):
@@ -148,8 +161,10 @@ class _Verifier:
         buffer = self.buffer(stmt.buffer)
         self.require(buffer.access != "read", f"{buffer.name} is read-only")
         self.expr(stmt.value)
-        self.require(stmt.value.type.dtype == buffer.dtype,
-                     f"{buffer.name} holds {buffer.dtype}, the value is {stmt.value.type}")
+        self.require(
+            stmt.value.type.dtype == buffer.dtype,
+            f"{buffer.name} holds {buffer.dtype}, the value is {stmt.value.type}",
+        )
         self.access(stmt.index, stmt.value.type.lanes, stmt.mask, stmt.hint)
         self.require(stmt.hint != "invariant", "the hint 'invariant' is for loads")
 
@@ -163,8 +178,10 @@ class _Verifier:
             self.unrolled(stmt)
         if stmt.kind == "parallel":
             self.require(top, "a parallel loop must stand at the top level")
-            self.require(stmt.lo == ir.Const(0, IDX) and stmt.step == ir.Const(1, IDX),
-                         "a parallel loop begins at 0 and has step 1")
+            self.require(
+                stmt.lo == ir.Const(0, IDX) and stmt.step == ir.Const(1, IDX),
+                "a parallel loop begins at 0 and has step 1",
+            )
             self.require(not stmt.carried, "a parallel loop carries no values")
         self.exprs(stmt.inits)
         with self.scope():
@@ -176,7 +193,11 @@ class _Verifier:
         self.results(stmt)
 
     def unrolled(self, stmt: ir.For) -> None:
-        if not (isinstance(stmt.lo, ir.Const) and isinstance(stmt.hi, ir.Const) and isinstance(stmt.step, ir.Const)):
+        if not (
+            isinstance(stmt.lo, ir.Const)
+            and isinstance(stmt.hi, ir.Const)
+            and isinstance(stmt.step, ir.Const)
+        ):
             raise self.fail("an unrolled loop needs constant bounds and step")
         count = len(range(int(stmt.lo.value), int(stmt.hi.value), int(stmt.step.value)))
         self.require(count <= _MAX_UNROLL, f"{count} iterations are too many to unroll")
@@ -226,8 +247,10 @@ class _Verifier:
             if stmt.offset is not None:
                 self.typed(stmt.offset, IDX, "offset")
         else:
-            self.require(isinstance(stmt.count, ir.Const) and stmt.count.value > 0,
-                         f"a {stmt.space} allocation needs a constant positive count")
+            self.require(
+                isinstance(stmt.count, ir.Const) and stmt.count.value > 0,
+                f"a {stmt.space} allocation needs a constant positive count",
+            )
             self.require(stmt.offset is None, "only workspace allocations have an offset")
         self._buffers[stmt.buffer] = ir.Buffer(stmt.buffer, stmt.dtype, "readwrite")
 
@@ -241,14 +264,18 @@ class _Verifier:
     def access(self, index: Expr, lanes: int, mask: Expr | None, hint: str | None) -> None:
         self.expr(index)
         self.require(index.type.dtype == "index", f"the offset is {index.type}, not index")
-        self.require(index.type.lanes in (1, lanes), f"the offset has {index.type.lanes} lanes, the access {lanes}")
+        self.require(
+            index.type.lanes in (1, lanes), f"the offset has {index.type.lanes} lanes, the access {lanes}"
+        )
         if mask is not None:
             self.typed(mask, ir.vector("bool", lanes), "mask")
         self.require(hint is None or hint in ir.HINTS, f"unknown hint {hint!r}")
 
     def typed(self, expr: Expr, wanted: Type, what: str) -> None:
         self.expr(expr)
-        self.require(expr.type == wanted, lambda: f"{what} `{print_expr(expr)}` is {expr.type}, expected {wanted}")
+        self.require(
+            expr.type == wanted, lambda: f"{what} `{print_expr(expr)}` is {expr.type}, expected {wanted}"
+        )
 
     def exprs(self, exprs: Sequence[Expr]) -> None:
         for expr in exprs:
@@ -293,38 +320,57 @@ class _Verifier:
                 self.require(ir.MATH.get(op) == len(args), f"{op!r} with {len(args)} operands")
                 self.operation(e, op, {op: "f"}, args)
             case ir.Select(mask, yes, no):
-                self.require(mask.type.dtype == "bool" and mask.type.lanes in (1, yes.type.lanes),
-                             lambda: f"the mask of `{print_expr(e)}` is {mask.type}")
-                self.require(yes.type == no.type, lambda: f"`{print_expr(e)}` chooses between {yes.type} and {no.type}")
+                self.require(
+                    mask.type.dtype == "bool" and mask.type.lanes in (1, yes.type.lanes),
+                    lambda: f"the mask of `{print_expr(e)}` is {mask.type}",
+                )
+                self.require(
+                    yes.type == no.type, lambda: f"`{print_expr(e)}` chooses between {yes.type} and {no.type}"
+                )
             case ir.Convert(_, dtype):
                 self.require(dtype in ir.DTYPES, f"unknown dtype {dtype!r}")
             case ir.Bitcast(x, dtype):
-                self.require(dtype in ir.DTYPES and "bool" not in (dtype, x.type.dtype)
-                             and ir.BYTES[dtype] == ir.BYTES[x.type.dtype], f"no bits of {x.type} as {dtype}")
+                self.require(
+                    dtype in ir.DTYPES
+                    and "bool" not in (dtype, x.type.dtype)
+                    and ir.BYTES[dtype] == ir.BYTES[x.type.dtype],
+                    f"no bits of {x.type} as {dtype}",
+                )
             case ir.Broadcast(x, _):
                 self.require(x.type.lanes == 1, lambda: f"`{print_expr(e)}` broadcasts a vector")
                 self.type(e.type)
             case ir.Ramp(base, step, _):
-                self.require(base.type == step.type and base.type.lanes == 1 and base.type.is_integer,
-                             lambda: f"`{print_expr(e)}` is made of {base.type} and {step.type}")
+                self.require(
+                    base.type == step.type and base.type.lanes == 1 and base.type.is_integer,
+                    lambda: f"`{print_expr(e)}` is made of {base.type} and {step.type}",
+                )
                 self.type(e.type)
             case ir.Shuffle(left, right, picks):
                 total = left.type.lanes + right.type.lanes
-                self.require(left.type == right.type, lambda: f"`{print_expr(e)}` mixes {left.type} and {right.type}")
-                self.require(bool(picks) and all(-1 <= p < total for p in picks), lambda: f"`{print_expr(e)}`: no such lane")
+                self.require(
+                    left.type == right.type, lambda: f"`{print_expr(e)}` mixes {left.type} and {right.type}"
+                )
+                self.require(
+                    bool(picks) and all(-1 <= p < total for p in picks),
+                    lambda: f"`{print_expr(e)}`: no such lane",
+                )
                 self.type(e.type)
             case ir.Extract(_, lane):
                 self.lane(e, lane)
             case ir.Insert(x, lane, value):
                 self.lane(e, lane)
-                self.require(value.type == x.type.with_lanes(1), lambda: f"`{print_expr(e)}` inserts {value.type}")
+                self.require(
+                    value.type == x.type.with_lanes(1), lambda: f"`{print_expr(e)}` inserts {value.type}"
+                )
             case ir.Load():
                 self.load(e)
             case _:
                 raise self.fail(f"not an expression: {e!r}")
 
     def lane(self, e: Expr, lane: Expr) -> None:
-        self.require(lane.type.lanes == 1 and lane.type.is_integer, lambda: f"`{print_expr(e)}`: lane is {lane.type}")
+        self.require(
+            lane.type.lanes == 1 and lane.type.is_integer, lambda: f"`{print_expr(e)}`: lane is {lane.type}"
+        )
 
     def load(self, e: ir.Load) -> None:
         buffer = self.buffer(e.buffer)
@@ -340,8 +386,10 @@ class _Verifier:
     def operation(self, e: Expr, op: str, table: dict[str, str], operands: Sequence[Expr]) -> None:
         self.require(op in table, f"unknown operation {op!r}")
         types = [x.type for x in operands]
-        self.require(all(t == types[0] for t in types),
-                     lambda: f"`{print_expr(e)}` has operands of types {', '.join(map(str, types))}")
+        self.require(
+            all(t == types[0] for t in types),
+            lambda: f"`{print_expr(e)}` has operands of types {', '.join(map(str, types))}",
+        )
         self.require(_kind(types[0]) in table[op], f"{op} is not defined on {types[0]}")
 
 
@@ -350,7 +398,13 @@ def children(e: Expr) -> tuple[Expr, ...]:
     match e:
         case ir.Unary(_, x) | ir.Convert(x, _) | ir.Bitcast(x, _) | ir.Broadcast(x, _) | ir.ReduceLanes(_, x):
             return (x,)
-        case ir.Binary(_, a, b) | ir.Compare(_, a, b) | ir.Ramp(a, b, _) | ir.Shuffle(a, b, _) | ir.Extract(a, b):
+        case (
+            ir.Binary(_, a, b)
+            | ir.Compare(_, a, b)
+            | ir.Ramp(a, b, _)
+            | ir.Shuffle(a, b, _)
+            | ir.Extract(a, b)
+        ):
             return a, b
         case ir.Select(a, b, c) | ir.Insert(a, b, c):
             return a, b, c
@@ -373,7 +427,7 @@ def _fits(value: object, type: Type) -> bool:
     if type.dtype == "bool":
         return isinstance(value, bool)
     if type.is_integer:
-        return type_is_int(value) and ir.wrap(int(value), type.dtype) == value      # type: ignore[call-overload]
+        return type_is_int(value) and ir.wrap(int(value), type.dtype) == value  # type: ignore[call-overload]
     return isinstance(value, float)
 
 

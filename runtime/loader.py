@@ -1,7 +1,7 @@
 """Puts code images into memory, never writable and executable at the same time. Needs no compiler.
 
-`load` copies an image into fresh pages; `map_file` maps the pages of a file after checking all of it. A mapped file
-must not be truncated while in use; the kernel cache only ever replaces files by renaming.
+`load` copies an image into fresh pages; `map_file` maps the pages of a file after checking all of it. A
+mapped file must not be truncated while in use; the kernel cache only ever replaces files by renaming.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ingot.tracer.errors import FormatError
 _NONE, _READ, _WRITE, _EXEC = 0, 1, 2, 4
 _PRIVATE = 2
 _ANONYMOUS = 0x1000 if sys.platform == "darwin" else 0x20
-_JIT = 0x800                                        # macOS on ARM: pages that may change from writable to executable
+_JIT = 0x800  # macOS on ARM: pages that may change from writable to executable
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -80,7 +80,9 @@ def map_file(path: str | os.PathLike[str], offset: int = 0, length: int | None =
                 layout = read_layout(view)
         start = offset + layout.text_at
         if start % mmap.PAGESIZE or layout.page % mmap.PAGESIZE:
-            raise FormatError(f"[image] the code image is not aligned to the system's {mmap.PAGESIZE}-byte pages.")
+            raise FormatError(
+                f"[image] the code image is not aligned to the system's {mmap.PAGESIZE}-byte pages."
+            )
         mapped = layout.total - layout.text_at
         base = _mmap(mapped, _READ, _PRIVATE, descriptor, start)
     finally:

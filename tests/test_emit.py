@@ -20,9 +20,21 @@ from ingot.lowering.loop_verify import verify
 from ingot.runtime.kernel_call import call_kernel
 from ingot.runtime.loader import load
 
-NUMPY = {"bool": np.bool_, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64,
-         "u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "u64": np.uint64,
-         "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64}
+NUMPY = {
+    "bool": np.bool_,
+    "f16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "f32": np.float32,
+    "f64": np.float64,
+    "u8": np.uint8,
+    "u16": np.uint16,
+    "u32": np.uint32,
+    "u64": np.uint64,
+    "i8": np.int8,
+    "i16": np.int16,
+    "i32": np.int32,
+    "i64": np.int64,
+}
 INTS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
 HOST = target.host()
 
@@ -34,7 +46,9 @@ def targets_here() -> list[target.Target]:
     return [t for t in target.TARGETS.values() if t.is_x86 and t.bits <= HOST.bits]
 
 
-def run(kernel: Kernel, *buffers: np.ndarray, params=(), on: target.Target = HOST, workspace: int = 0, **span):
+def run(
+    kernel: Kernel, *buffers: np.ndarray, params=(), on: target.Target = HOST, workspace: int = 0, **span
+):
     verify(kernel)
     assert parse_kernel(print_kernel(kernel)) == kernel
     loaded = load(codegen.compile_kernels([kernel], on))
@@ -60,7 +74,7 @@ def apply(make, arrays: list[np.ndarray], dtypes: list[str], out: str, lanes: in
     y = np.full(arrays[0].size + guard, 77).astype(NUMPY[out])
     code, _ = run(map_kernel(make, dtypes, out, lanes), *arrays, y, params=[arrays[0].size], on=on)
     assert code == 0
-    np.testing.assert_array_equal(y[-guard:], np.full(guard, 77).astype(NUMPY[out]))     # the tail stays masked
+    np.testing.assert_array_equal(y[-guard:], np.full(guard, 77).astype(NUMPY[out]))  # the tail stays masked
     return y[:-guard]
 
 
@@ -69,15 +83,20 @@ def same(actual: np.ndarray, expected: np.ndarray) -> None:
     assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(actual, expected)
     if actual.dtype.kind == "f":
-        np.testing.assert_array_equal(np.signbit(actual[~np.isnan(actual)]), np.signbit(expected[~np.isnan(expected)]))
+        np.testing.assert_array_equal(
+            np.signbit(actual[~np.isnan(actual)]), np.signbit(expected[~np.isnan(expected)])
+        )
 
 
 def floats(dtype: str, seed: int = 0) -> np.ndarray:
     """Random bit patterns and the awkward values."""
     rng = np.random.default_rng(seed)
     t = np.dtype(NUMPY[dtype])
-    bits = rng.integers(0, 1 << 8 * t.itemsize, 200, np.uint64, endpoint=False) if t.itemsize < 8 else \
-        rng.integers(0, 2 ** 64, 200, np.uint64)
+    bits = (
+        rng.integers(0, 1 << 8 * t.itemsize, 200, np.uint64, endpoint=False)
+        if t.itemsize < 8
+        else rng.integers(0, 2**64, 200, np.uint64)
+    )
     special = [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, 3.5, np.inf, -np.inf, np.nan, 1e5, -1e5, 1e-5, 7.0, 3.0]
     with np.errstate(all="ignore"):
         some = np.array(special).astype(t)
@@ -100,11 +119,27 @@ def test_float_arithmetic_is_bitwise_numpys(on, dtype):
     a, c = floats(dtype, 1), floats(dtype, 2)
     lanes = on.lanes(dtype)
     with np.errstate(all="ignore"):
-        for op, f in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
-                      "rem": np.fmod, "mod": np.remainder, "floordiv": np.floor_divide}.items():
-            same(apply(lambda x, y, op=op: ir.Binary(op, x, y), [a, c], [dtype] * 2, dtype, lanes, on), f(a, c))
-        for op, f in {"neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
-                      "trunc": np.trunc, "round": np.rint}.items():
+        for op, f in {
+            "add": np.add,
+            "sub": np.subtract,
+            "mul": np.multiply,
+            "div": np.divide,
+            "rem": np.fmod,
+            "mod": np.remainder,
+            "floordiv": np.floor_divide,
+        }.items():
+            same(
+                apply(lambda x, y, op=op: ir.Binary(op, x, y), [a, c], [dtype] * 2, dtype, lanes, on), f(a, c)
+            )
+        for op, f in {
+            "neg": np.negative,
+            "abs": np.abs,
+            "sqrt": np.sqrt,
+            "floor": np.floor,
+            "ceil": np.ceil,
+            "trunc": np.trunc,
+            "round": np.rint,
+        }.items():
             same(apply(lambda x, op=op: ir.Unary(op, x), [a], [dtype], dtype, lanes, on), f(a))
         for op, f in {"min": np.minimum, "max": np.maximum}.items():
             got = apply(lambda x, y, op=op: ir.Binary(op, x, y), [a, c], [dtype] * 2, dtype, lanes, on)
@@ -123,8 +158,14 @@ def test_comparisons(dtype):
     make = floats if dtype == "f32" else integers
     a, c = make(dtype, 1), make(dtype, 2)
     c[::3] = a[::3]
-    for op, f in {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
-                  "gt": np.greater, "ge": np.greater_equal}.items():
+    for op, f in {
+        "eq": np.equal,
+        "ne": np.not_equal,
+        "lt": np.less,
+        "le": np.less_equal,
+        "gt": np.greater,
+        "ge": np.greater_equal,
+    }.items():
         same(apply(lambda x, y, op=op: ir.Compare(op, x, y), [a, c], [dtype] * 2, "bool", 8), f(a, c))
 
 
@@ -134,11 +175,25 @@ def test_integer_arithmetic(dtype):
     t = NUMPY[dtype]
     with np.errstate(all="ignore"):
         rest = np.fmod(a, c)
-        cases = {"add": a + c, "sub": a - c, "mul": a * c, "floordiv": a // c, "mod": a % c, "rem": rest,
-                 "and": a & c, "or": a | c, "xor": a ^ c, "min": np.minimum(a, c), "max": np.maximum(a, c),
-                 "shl": a << c, "shr": a >> c}
-        exact = [0 if y == 0 else abs(int(x)) // abs(int(y)) * (-1 if (x < 0) != (y < 0) else 1)
-                 for x, y in zip(a, c, strict=True)]
+        cases = {
+            "add": a + c,
+            "sub": a - c,
+            "mul": a * c,
+            "floordiv": a // c,
+            "mod": a % c,
+            "rem": rest,
+            "and": a & c,
+            "or": a | c,
+            "xor": a ^ c,
+            "min": np.minimum(a, c),
+            "max": np.maximum(a, c),
+            "shl": a << c,
+            "shr": a >> c,
+        }
+        exact = [
+            0 if y == 0 else abs(int(x)) // abs(int(y)) * (-1 if (x < 0) != (y < 0) else 1)
+            for x, y in zip(a, c, strict=True)
+        ]
         cases["truncdiv"] = np.array([ir.wrap(v, dtype) for v in exact], t)
     for op, expected in cases.items():
         got = apply(lambda x, y, op=op: ir.Binary(op, x, y), [a, c], [dtype] * 2, dtype, 8)
@@ -147,7 +202,9 @@ def test_integer_arithmetic(dtype):
         unary = {"neg": -a, "abs": np.abs(a), "not": ~a, "popcount": np.bitwise_count(a)}
     for op, expected in unary.items():
         if op != "popcount" or not np.issubdtype(t, np.signedinteger):
-            np.testing.assert_array_equal(apply(lambda x, op=op: ir.Unary(op, x), [a], [dtype], dtype, 4), expected)
+            np.testing.assert_array_equal(
+                apply(lambda x, op=op: ir.Unary(op, x), [a], [dtype], dtype, 4), expected
+            )
 
 
 @pytest.mark.parametrize("divisor", [1, 3, 8, -5, -1, 0])
@@ -170,17 +227,24 @@ def saturated(x: np.ndarray, to: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("on", targets_here(), ids=lambda t: t.name)
-@pytest.mark.parametrize("source", ["f16", "bf16", "f32", "f64", "bool", "i8", "u16", "i32", "u32", "i64", "u64"])
+@pytest.mark.parametrize(
+    "source", ["f16", "bf16", "f32", "f64", "bool", "i8", "u16", "i32", "u32", "i64", "u64"]
+)
 def test_conversions(on, source):
-    x = np.array([True, False] * 20) if source == "bool" else \
-        floats(source) if source in ir.FLOATS else integers(source)
+    x = (
+        np.array([True, False] * 20)
+        if source == "bool"
+        else floats(source)
+        if source in ir.FLOATS
+        else integers(source)
+    )
     for to in ("bool", "u8", "i16", "i32", "u32", "i64", "u64", "f16", "bf16", "f32", "f64"):
         with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")                      # ml_dtypes warns of NaN
+            warnings.simplefilter("ignore")  # ml_dtypes warns of NaN
             if source in ir.FLOATS and to not in ir.FLOATS:
                 expected = saturated(x, to)
             elif source == "f64" and to == "bf16":
-                continue                                     # ml_dtypes rounds twice; see the next test
+                continue  # ml_dtypes rounds twice; see the next test
             elif to in ir.NARROW_FLOATS and source in ("i32", "u32", "i64", "u64"):
                 expected = x.astype(np.float32).astype(NUMPY[to])
             else:
@@ -206,16 +270,26 @@ def test_every_half_and_every_rounding_to_it(on):
         np.testing.assert_array_equal(got.view(np.uint16), single.astype(dtype).view(np.uint16))
         got = apply(lambda v, short=short: Convert(v, short), [nearby], ["f64"], short, 8, on)
         n = middle.size
-        np.testing.assert_array_equal(got[n:2 * n].astype(np.float64)[1:], finite[1:][1:])       # just above: up
-        np.testing.assert_array_equal(got[2 * n:].astype(np.float64)[:-1], finite[:-1][:-1])     # just below: down
+        np.testing.assert_array_equal(got[n : 2 * n].astype(np.float64)[1:], finite[1:][1:])  # just above: up
+        np.testing.assert_array_equal(
+            got[2 * n :].astype(np.float64)[:-1], finite[:-1][:-1]
+        )  # just below: down
 
 
 def test_bool_memory_is_bytes():
     a, c = np.array([True, False, True, True] * 9), np.array([True, True, False, False] * 9)
     same(apply(lambda x, y: x & ~y, [a, c], ["bool"] * 2, "bool", 16), a & ~c)
     same(apply(lambda x, y: x & ~y, [a, c], ["bool"] * 2, "bool", 1), a & ~c)
-    same(apply(lambda x, y: Select(x, Convert(y, "i32"), const(-5, vector("i32", 4))), [a, c], ["bool"] * 2, "i32", 4),
-         np.where(a, c.astype(np.int32), np.int32(-5)))
+    same(
+        apply(
+            lambda x, y: Select(x, Convert(y, "i32"), const(-5, vector("i32", 4))),
+            [a, c],
+            ["bool"] * 2,
+            "i32",
+            4,
+        ),
+        np.where(a, c.astype(np.int32), np.int32(-5)),
+    )
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4, 7, 16, 32])
@@ -243,18 +317,39 @@ def test_row_reduction(lanes, op):
         np.testing.assert_array_equal(part, np.where((np.arange(6) >= 2) & (np.arange(6) < 4), out, 9))
 
 
-@pytest.mark.parametrize("dtype,op", [("i32", "add"), ("u8", "max"), ("i64", "min"), ("u16", "xor"), ("bool", "and"),
-                                      ("bool", "or"), ("i8", "mul")])
+@pytest.mark.parametrize(
+    "dtype,op",
+    [
+        ("i32", "add"),
+        ("u8", "max"),
+        ("i64", "min"),
+        ("u16", "xor"),
+        ("bool", "and"),
+        ("bool", "or"),
+        ("i8", "mul"),
+    ],
+)
 def test_exact_lane_reductions(dtype, op):
     b = Builder("lanes")
     x, y = b.buffer("x", dtype), b.buffer("y", dtype, "write")
     b.store(y, 0, ir.ReduceLanes(op, b.load(x, 0, 12)))
     rng = np.random.default_rng(0)
-    a = rng.integers(0, 2, 12).astype(bool) if dtype == "bool" else rng.integers(0, 100, 12).astype(NUMPY[dtype])
+    a = (
+        rng.integers(0, 2, 12).astype(bool)
+        if dtype == "bool"
+        else rng.integers(0, 100, 12).astype(NUMPY[dtype])
+    )
     out = np.zeros(1, NUMPY[dtype])
     run(b.kernel(), a, out)
-    f = {"add": np.add, "max": np.maximum, "min": np.minimum, "xor": np.bitwise_xor, "and": np.logical_and,
-         "or": np.logical_or, "mul": np.multiply}[op]
+    f = {
+        "add": np.add,
+        "max": np.maximum,
+        "min": np.minimum,
+        "xor": np.bitwise_xor,
+        "and": np.logical_and,
+        "or": np.logical_or,
+        "mul": np.multiply,
+    }[op]
     assert out[0] == f.reduce(a, dtype=a.dtype)
 
 
@@ -324,6 +419,7 @@ def test_while_if_and_carried_scalars():
 
     def steps(v: int) -> int:
         return 0 if v == 1 else 1 + steps(v // 2 if v % 2 == 0 else 3 * v + 1)
+
     np.testing.assert_array_equal(out, [steps(int(v)) for v in values])
 
 
@@ -375,7 +471,9 @@ def test_gemm_tile_stays_in_registers():
     np.testing.assert_allclose(c, a.astype(np.float64) @ w, rtol=1e-4, atol=1e-5)
     assembly = codegen.assembly_text(emit_module([kernel], HOST), HOST)
     if HOST.is_x86:
-        assert "rsp" not in assembly.replace("push", "").split("retq")[0] or "(%rsp)" not in assembly    # no spills
+        assert (
+            "rsp" not in assembly.replace("push", "").split("retq")[0] or "(%rsp)" not in assembly
+        )  # no spills
 
 
 def test_unrolled_register_tile_is_promoted():
@@ -475,6 +573,7 @@ def everything() -> list[Kernel]:
     """Kernels that use every operation once, f32 and f64, for the other targets."""
     kernels = []
     for dtype in ("f32", "f64"):
+
         def make(x, y):
             for op in ir.UNARY:
                 x = x + ir.Unary(op, y) if "f" in ir.UNARY[op] else x
@@ -485,14 +584,17 @@ def everything() -> list[Kernel]:
             for to in ("u8", "i64", "u64", "f16", "bf16", "bool"):
                 x = x + Convert(Convert(y, to), x.type.dtype)
             return ir.fma(x, y, y)
+
         kernels.append(map_kernel(make, [dtype] * 2, dtype, 64 // ir.BYTES[dtype]))
     for dtype in INTS:
+
         def make_int(x, y):
             for op in ir.UNARY:
                 x = x + ir.Unary(op, y) if "i" in ir.UNARY[op] else x
             for op in ir.BINARY:
                 x = ir.Binary(op, x, y) if "i" in ir.BINARY[op] else x
             return Convert(Convert(x, "f32"), x.type.dtype)
+
         kernels.append(map_kernel(make_int, [dtype] * 2, dtype, 8))
     return [Kernel(f"k{i}", k.buffers, k.params, k.body) for i, k in enumerate(kernels)]
 
@@ -500,7 +602,7 @@ def everything() -> list[Kernel]:
 @pytest.mark.parametrize("name", sorted(target.TARGETS))
 def test_every_operation_on_every_target_needs_no_library(name):
     on = target.named(name)
-    image = codegen.compile_kernels(everything(), on)                 # flattening refuses undefined symbols
+    image = codegen.compile_kernels(everything(), on)  # flattening refuses undefined symbols
     assert image.target_key == on.key and len(image.entries) == len(everything())
 
 
@@ -516,14 +618,20 @@ def test_gather_and_masks_on_every_target(name):
 
 
 def test_undefined_symbols_are_refused():
-    text = emit_module([], HOST, "declare float @expf(float)\ndefine float @f(float %x) {\n"
-                                 "  %y = call float @expf(float %x)\n  ret float %y\n}")
+    text = emit_module(
+        [],
+        HOST,
+        "declare float @expf(float)\ndefine float @f(float %x) {\n"
+        "  %y = call float @expf(float %x)\n  ret float %y\n}",
+    )
     with pytest.raises(LinkError, match="expf"):
         codegen.compile_module(text, HOST)
 
 
 def test_writable_data_is_refused():
-    text = emit_module([], HOST, "@g = global i32 5\ndefine ptr @f() {\n  store volatile i32 1, ptr @g\n  ret ptr @g\n}")
+    text = emit_module(
+        [], HOST, "@g = global i32 5\ndefine ptr @f() {\n  store volatile i32 1, ptr @g\n  ret ptr @g\n}"
+    )
     with pytest.raises(LinkError):
         codegen.compile_module(text, HOST)
 

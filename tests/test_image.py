@@ -73,8 +73,8 @@ def test_repaired_checksums_give_an_error_or_a_bounded_image(image):
         damaged = bytearray(data)
         at = rng.randrange(8, 260)
         width = rng.choice([1, 4, 8])
-        damaged[at:at + width] = (rng.choice(values) % (1 << 8 * width)).to_bytes(width, "little")
-        damaged = damaged[:len(data)]
+        damaged[at : at + width] = (rng.choice(values) % (1 << 8 * width)).to_bytes(width, "little")
+        damaged = damaged[: len(data)]
         damaged[72:104] = hashlib.sha256(damaged[:72] + damaged[104:]).digest()
         try:
             found = Image.from_bytes(bytes(damaged))
@@ -107,7 +107,7 @@ def test_map_file(image, tmp_path):
     path = tmp_path / "kernels.image"
     path.write_bytes(image.to_bytes())
     check(map_file(path))
-    path.write_bytes(bytes(65536) + image.to_bytes())                    # as a section of a larger file
+    path.write_bytes(bytes(65536) + image.to_bytes())  # as a section of a larger file
     check(map_file(path, 65536))
     path.write_bytes(bytes(65536) + image.to_bytes() + b"more")
     check(map_file(path, 65536, len(image.to_bytes())))
@@ -170,7 +170,7 @@ def test_mapping_is_fast(image, tmp_path):
         start = time.perf_counter()
         map_file(path)
         times.append(time.perf_counter() - start)
-    assert min(times) < 2e-3                                              # about 0.05 ms on an idle machine
+    assert min(times) < 2e-3  # about 0.05 ms on an idle machine
 
 
 @pytest.mark.parametrize("name", sorted(target.TARGETS))
@@ -209,12 +209,17 @@ def test_elf_reader_refuses_other_files():
 def test_internal_calls_and_tables_are_relocated():
     """A call inside the module and a switch table, which refers from rodata back to text."""
     arms = "\n".join(f"    i64 {i}, label %b{i}" for i in range(12))
-    blocks = "\n".join(f"b{i}:\n  %r{i} = call i64 @inner(i64 {i * i + 3})\n  ret i64 %r{i}" for i in range(12))
-    text = (f'target triple = "{HOST.triple}"\n'
-            "define internal i64 @inner(i64 %x) noinline {\n  %y = mul i64 %x, %x\n  ret i64 %y\n}\n"
-            f"define i64 @pick(i64 %x) {{\n  switch i64 %x, label %other [\n{arms}\n  ]\n{blocks}\n"
-            "other:\n  ret i64 -1\n}\n")
+    blocks = "\n".join(
+        f"b{i}:\n  %r{i} = call i64 @inner(i64 {i * i + 3})\n  ret i64 %r{i}" for i in range(12)
+    )
+    text = (
+        f'target triple = "{HOST.triple}"\n'
+        "define internal i64 @inner(i64 %x) noinline {\n  %y = mul i64 %x, %x\n  ret i64 %y\n}\n"
+        f"define i64 @pick(i64 %x) {{\n  switch i64 %x, label %other [\n{arms}\n  ]\n{blocks}\n"
+        "other:\n  ret i64 -1\n}\n"
+    )
     import ctypes
+
     loaded = load(codegen.compile_module(text, HOST))
     pick = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(loaded.address("pick"))
     assert [pick(i) for i in range(13)] == [(i * i + 3) ** 2 for i in range(12)] + [-1]
@@ -235,7 +240,8 @@ static void *read_all(const char *path, size_t *size) {
     if (fread(data, 1, *size, file) != *size) exit(9);
     return data;
 }
-int main(int count, char **args) {          /* image, text at, mapped size, text pages, entry, input, output */
+int main(int count, char **args) {          /* image, text at, mapped size, text pages, entry, input, output
+*/
     size_t size, bytes;
     char *image = read_all(args[1], &size), *input = read_all(args[6], &bytes), *output = calloc(1, bytes);
     size_t mapped = atol(args[3]);
@@ -255,14 +261,18 @@ int main(int count, char **args) {          /* image, text at, mapped size, text
 """
 
 
-@pytest.mark.skipif(not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
-                    reason="needs qemu-user and an AArch64 C compiler")
+@pytest.mark.skipif(
+    not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
+    reason="needs qemu-user and an AArch64 C compiler",
+)
 @pytest.mark.parametrize("name", ["aarch64", "apple-m1"])
 def test_aarch64_code_runs(name, tmp_path):
     """The AArch64 relocations and vector math, executed by an emulator."""
     (tmp_path / "driver.c").write_text(DRIVER)
     driver = str(tmp_path / "driver")
-    subprocess.run(["aarch64-linux-gnu-gcc", "-O1", "-static", str(tmp_path / "driver.c"), "-o", driver], check=True)
+    subprocess.run(
+        ["aarch64-linux-gnu-gcc", "-O1", "-static", str(tmp_path / "driver.c"), "-o", driver], check=True
+    )
     b = Builder("k")
     x, y, n = b.buffer("x", "f32"), b.buffer("y", "f32", "write"), b.param("n")
     with b.loop("i", 0, n, 4) as loop:

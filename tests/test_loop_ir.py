@@ -38,14 +38,27 @@ def test_files(path):
     assert kernels
     for kernel in kernels:
         verify(kernel)
-    stripped = "\n".join(line for line in read(path).splitlines() if line.strip() and not line.startswith("#"))
+    stripped = "\n".join(
+        line for line in read(path).splitlines() if line.strip() and not line.startswith("#")
+    )
     assert "".join(map(print_kernel, kernels)).strip() == stripped.strip()
 
 
 # Random typed expressions and kernels
 
-NAMES = {"i": IDX, "n": IDX, "f": vector("f32"), "v": vector("f32", 4), "d": vector("f64", 4), "k": vector("i32", 4),
-         "u": vector("u8"), "m": vector("bool", 4), "c": vector("bool"), "h": vector("f16", 4), "s": vector("f32")}
+NAMES = {
+    "i": IDX,
+    "n": IDX,
+    "f": vector("f32"),
+    "v": vector("f32", 4),
+    "d": vector("f64", 4),
+    "k": vector("i32", 4),
+    "u": vector("u8"),
+    "m": vector("bool", 4),
+    "c": vector("bool"),
+    "h": vector("f16", 4),
+    "s": vector("f32"),
+}
 MEMORY = {"x": "f32", "w": "i32", "y": "f32"}
 
 
@@ -63,7 +76,9 @@ class Grower:
             bits = 8 * ir.BYTES[type.dtype]
             value = pick([0, 1, -1, 2 ** (bits - 1), self.random.getrandbits(bits)])
             return Const(ir.wrap(value, type.dtype), type)
-        return Const(pick([0.0, -0.0, 1.0, math.inf, -math.inf, math.nan, self.random.gauss(0, 1), 1e-300]), type)
+        return Const(
+            pick([0.0, -0.0, 1.0, math.inf, -math.inf, math.nan, self.random.gauss(0, 1), 1e-300]), type
+        )
 
     def leaf(self, type: ir.Type) -> Expr:
         named = [Var(n, t) for n, t in NAMES.items() if t == type]
@@ -75,20 +90,32 @@ class Grower:
 
         def grow(t: ir.Type = type) -> Expr:
             return self.expr(t, depth - 1)
+
         random, lanes = self.random, type.lanes
-        kind = "b" if type.dtype == "bool" else "i" if type.is_integer else "-" if type.dtype == "f16" else "f"
+        kind = (
+            "b" if type.dtype == "bool" else "i" if type.is_integer else "-" if type.dtype == "f16" else "f"
+        )
 
         def op(table: dict[str, str]) -> str:
             return random.choice(sorted(o for o, kinds in table.items() if kind in kinds))
+
         mask, wide = vector("bool", lanes), vector("f32", lanes)
-        options = [lambda: self.leaf(type), lambda: ir.Select(grow(mask), grow(), grow()),
-                   lambda: ir.Select(grow(vector("bool")), grow(), grow()),
-                   lambda: ir.Convert(grow(vector("i32", lanes)), type.dtype)]
+        options = [
+            lambda: self.leaf(type),
+            lambda: ir.Select(grow(mask), grow(), grow()),
+            lambda: ir.Select(grow(vector("bool")), grow(), grow()),
+            lambda: ir.Convert(grow(vector("i32", lanes)), type.dtype),
+        ]
         if kind != "-":
-            options += [lambda: ir.Binary(op(ir.BINARY), grow(), grow()), lambda: ir.Unary(op(ir.UNARY), grow())]
+            options += [
+                lambda: ir.Binary(op(ir.BINARY), grow(), grow()),
+                lambda: ir.Unary(op(ir.UNARY), grow()),
+            ]
         if kind == "f":
             options.append(lambda: ir.Math("fma", (grow(), grow(), grow())))
-            options.append(lambda: ir.Bitcast(grow(vector("u32" if type.dtype == "f32" else "u64", lanes)), type.dtype))
+            options.append(
+                lambda: ir.Bitcast(grow(vector("u32" if type.dtype == "f32" else "u64", lanes)), type.dtype)
+            )
         if kind == "b":
             options.append(lambda: ir.Compare(random.choice(ir.COMPARE), grow(wide), grow(wide)))
         if lanes == 1 and kind != "-":
@@ -97,13 +124,22 @@ class Grower:
         if lanes == 4:
             scalar = type.with_lanes(1)
             picks = tuple(random.randrange(-1, 8) for _ in range(4))
-            options += [lambda: ir.Broadcast(grow(scalar), 4), lambda: ir.Insert(grow(), grow(IDX), grow(scalar)),
-                        lambda: ir.Shuffle(grow(), grow(), picks)]
+            options += [
+                lambda: ir.Broadcast(grow(scalar), 4),
+                lambda: ir.Insert(grow(), grow(IDX), grow(scalar)),
+                lambda: ir.Shuffle(grow(), grow(), picks),
+            ]
             if kind == "i":
                 options.append(lambda: ir.Ramp(grow(scalar), grow(scalar), 4))
         for name in (n for n, dtype in MEMORY.items() if dtype == type.dtype and n != "y"):
-            options.append(lambda name=name: ir.Load(name, grow(IDX), type, None, None, random.choice([None, "invariant"])))
-            options.append(lambda name=name: ir.Load(name, grow(IDX.with_lanes(lanes)), type, grow(mask), grow()))
+            options.append(
+                lambda name=name: ir.Load(
+                    name, grow(IDX), type, None, None, random.choice([None, "invariant"])
+                )
+            )
+            options.append(
+                lambda name=name: ir.Load(name, grow(IDX.with_lanes(lanes)), type, grow(mask), grow())
+            )
         return random.choice(options)()
 
     def kernel(self) -> Kernel:
@@ -113,14 +149,30 @@ class Grower:
             store = ir.Store("y", self.expr(IDX), self.expr(v), self.expr(NAMES["m"]))
             carried, result, init = Var(f"acc{number}", v), Var(f"out{number}", v), self.expr(v)
             test = self.expr(vector("bool"))
-            body.append(self.random.choice([
-                store,
-                ir.For(Var(f"q{number}", IDX), self.expr(IDX), self.expr(IDX), Const(4, IDX), "serial", (store,),
-                       (carried,), (init,), (ir.binary("add", carried, 1.0),), (result,)),
-                ir.If(test, (store,), (), (), ()),
-                ir.If(test, (store,), (store,), (init,), (self.expr(v),), (result,)),
-                ir.While(test, (store,), (carried,), (init,), (carried,), (result,)),
-                ir.Fail(3, (self.expr(IDX),)), ir.Prefetch("x", self.expr(IDX))]))
+            body.append(
+                self.random.choice(
+                    [
+                        store,
+                        ir.For(
+                            Var(f"q{number}", IDX),
+                            self.expr(IDX),
+                            self.expr(IDX),
+                            Const(4, IDX),
+                            "serial",
+                            (store,),
+                            (carried,),
+                            (init,),
+                            (ir.binary("add", carried, 1.0),),
+                            (result,),
+                        ),
+                        ir.If(test, (store,), (), (), ()),
+                        ir.If(test, (store,), (store,), (init,), (self.expr(v),), (result,)),
+                        ir.While(test, (store,), (carried,), (init,), (carried,), (result,)),
+                        ir.Fail(3, (self.expr(IDX),)),
+                        ir.Prefetch("x", self.expr(IDX)),
+                    ]
+                )
+            )
         buffers = tuple(ir.Buffer(n, d, "write" if n == "y" else "read") for n, d in MEMORY.items())
         return Kernel("random", buffers, ("n",), tuple(body))
 
@@ -138,7 +190,7 @@ def test_printing_and_parsing_are_inverse(seed):
 @given(st.text(alphabet="abfix0123456789 \n(){}[]:,;@+-*/%<>=#.", max_size=80), st.integers(0, 400))
 def test_damaged_text_gives_located_errors(noise, at):
     text = print_kernel(row_sum())
-    damaged = text[:at % len(text)] + noise + text[at % len(text) + len(noise) // 2:]
+    damaged = text[: at % len(text)] + noise + text[at % len(text) + len(noise) // 2 :]
     try:
         verify(parse_kernel(damaged))
     except LoopError as error:
@@ -158,7 +210,9 @@ def row_sum() -> Kernel:
 
 
 def test_text_of_a_reduction():
-    assert print_kernel(row_sum()) == """\
+    assert (
+        print_kernel(row_sum())
+        == """\
 kernel @row_sum(x: f32 read, y: f32 write; n, m) {
   parallel for i in [0, n) {
     for j in [0, m) step 16 carry (acc: f32x16 = 0.0:f32x16) -> (acc_end) {
@@ -169,6 +223,7 @@ kernel @row_sum(x: f32 read, y: f32 write; n, m) {
   }
 }
 """
+    )
 
 
 def test_precedence_and_literals():
@@ -187,7 +242,9 @@ def test_precedence_and_literals():
     }
     for expr, text in shown.items():
         assert print_expr(expr) == text
-        kernel = Kernel("k", (ir.Buffer("x", "f32", "read"),), ("i", "n"), (ir.Let(Var("r", expr.type), expr),))
+        kernel = Kernel(
+            "k", (ir.Buffer("x", "f32", "read"),), ("i", "n"), (ir.Let(Var("r", expr.type), expr),)
+        )
         assert parse_kernel(print_kernel(kernel)) == kernel
 
 
@@ -218,10 +275,24 @@ def test_builder_makes_names_unique_and_avoids_keywords():
 def test_children_cover_every_expression():
     """Every Expr field of every node class is an operand that the walks see."""
     i, v, m = Var("i", IDX), Var("v", vector("f32", 4)), Var("m", vector("bool", 4))
-    nodes = [ir.Unary("neg", v), ir.Binary("add", v, v), ir.Compare("lt", v, v), ir.Select(m, v, v),
-             ir.Math("fma", (v, v, v)), ir.Convert(v, "i32"), ir.Bitcast(v, "i32"), ir.Broadcast(i, 4),
-             ir.Ramp(i, i, 4), ir.ReduceLanes("add", v), ir.Shuffle(v, v, (0,)), ir.Extract(v, i),
-             ir.Insert(v, i, i), ir.Load("x", i, v.type, m, v), i, Const(1, IDX)]
+    nodes = [
+        ir.Unary("neg", v),
+        ir.Binary("add", v, v),
+        ir.Compare("lt", v, v),
+        ir.Select(m, v, v),
+        ir.Math("fma", (v, v, v)),
+        ir.Convert(v, "i32"),
+        ir.Bitcast(v, "i32"),
+        ir.Broadcast(i, 4),
+        ir.Ramp(i, i, 4),
+        ir.ReduceLanes("add", v),
+        ir.Shuffle(v, v, (0,)),
+        ir.Extract(v, i),
+        ir.Insert(v, i, i),
+        ir.Load("x", i, v.type, m, v),
+        i,
+        Const(1, IDX),
+    ]
     assert {type(n).__name__ for n in nodes} == {c.__name__ for c in Expr.__subclasses__()}
     counts = [1, 2, 2, 3, 3, 1, 1, 1, 2, 1, 2, 2, 3, 3, 0, 0]
     assert [len(children(n)) for n in nodes] == counts

@@ -1,4 +1,5 @@
-"""Error bounds of the vector math: float32 against float64 over all exponents, float64 against extended precision."""
+"""Error bounds of the vector math: float32 against float64 over all exponents, float64 against extended
+precision."""
 
 from __future__ import annotations
 
@@ -15,8 +16,15 @@ from ingot.runtime.loader import load
 
 HOST = target.host()
 EXTENDED = np.finfo(np.longdouble).nmant >= 63
-BOUNDS = {"exp": (2, 2), "log": (2, 2), "expm1": (2, 2), "log1p": (2, 2), "tanh": (2, 4), "sigmoid": (2, 4),
-          "erf": (2, None)}
+BOUNDS = {
+    "exp": (2, 2),
+    "log": (2, 2),
+    "expm1": (2, 2),
+    "log1p": (2, 2),
+    "tanh": (2, 4),
+    "sigmoid": (2, 4),
+    "erf": (2, None),
+}
 
 
 def targets_here() -> list[target.Target]:
@@ -97,8 +105,14 @@ def test_float64_error(op, on):
 
 EDGES = {
     "exp": [(0.0, 1.0), (-0.0, 1.0), (math.inf, math.inf), (-math.inf, 0.0)],
-    "log": [(1.0, 0.0), (0.0, -math.inf), (-0.0, -math.inf), (math.inf, math.inf), (-1.0, math.nan),
-            (-math.inf, math.nan)],
+    "log": [
+        (1.0, 0.0),
+        (0.0, -math.inf),
+        (-0.0, -math.inf),
+        (math.inf, math.inf),
+        (-1.0, math.nan),
+        (-math.inf, math.nan),
+    ],
     "expm1": [(0.0, 0.0), (-0.0, -0.0), (math.inf, math.inf), (-math.inf, -1.0)],
     "log1p": [(0.0, 0.0), (-0.0, -0.0), (-1.0, -math.inf), (-2.0, math.nan), (math.inf, math.inf)],
     "tanh": [(0.0, 0.0), (-0.0, -0.0), (math.inf, 1.0), (-math.inf, -1.0)],
@@ -114,7 +128,7 @@ def test_edges_are_exact(op, on):
         if not vecmath.supports(op, "f32" if dtype == np.float32 else "f64"):
             continue
         given = np.array([x for x, _ in EDGES[op]] + [math.nan], dtype)
-        given = np.tile(given, 5)                                        # vectors and the scalar rest
+        given = np.tile(given, 5)  # vectors and the scalar rest
         expected = np.tile(np.array([y for _, y in EDGES[op]] + [math.nan], dtype), 5)
         got = evaluate(op, given, on=on)
         np.testing.assert_array_equal(got, expected)
@@ -129,8 +143,10 @@ def test_extremes_of_exp_and_log():
     np.testing.assert_allclose(evaluate("log", small), np.log(small.astype(np.float64)), rtol=1e-7)
     down = np.linspace(-103.9, -87, 5001).astype(np.float32)
     assert ulps(evaluate("exp", down), np.exp(down.astype(np.float64))) <= 1.01
-    np.testing.assert_array_equal(evaluate("exp", np.array([88.72283, 88.722845, 89, 1e30], np.float32)) == np.inf,
-                                  [False, True, True, True])
+    np.testing.assert_array_equal(
+        evaluate("exp", np.array([88.72283, 88.722845, 89, 1e30], np.float32)) == np.inf,
+        [False, True, True, True],
+    )
 
 
 @pytest.mark.parametrize("on", targets_here(), ids=lambda t: t.name)
@@ -143,8 +159,10 @@ def test_pow(on):
         near = rng.uniform(0.99, 1.01, 20_000).astype(np.float32)
         far = rng.uniform(-8000, 8000, 20_000).astype(np.float32)
         assert ulps(evaluate("pow", near, far, on=on), near.astype(np.float64) ** far.astype(np.float64)) <= 4
-        edge = np.array([0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, math.inf, -math.inf, math.nan, 16777216, 1e30],
-                        np.float32)
+        edge = np.array(
+            [0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, math.inf, -math.inf, math.nan, 16777216, 1e30],
+            np.float32,
+        )
         a, b = (g.ravel().copy() for g in np.meshgrid(edge, edge))
         got, expected = evaluate("pow", a, b, on=on), np.power(a, b)
     np.testing.assert_allclose(got, expected, rtol=3e-7)
@@ -177,7 +195,11 @@ def test_exp_is_short():
     x, y = b.buffer("x", "f32"), b.buffer("y", "f32", "write")
     b.store(y, 0, math_call("exp", b.load(x, 0, HOST.lanes("f32"))))
     from ingot.lowering.llvm.emit import emit_module
+
     assembly = codegen.assembly_text(emit_module([b.kernel()], HOST), HOST)
     if HOST.is_x86:
         body = [line.split()[0] for line in assembly.splitlines() if line.startswith("\tv")]
-        assert len([op for op in body if not op.startswith(("vbroadcast", "vmov", "vpbroadcast", "vzero"))]) <= 24
+        assert (
+            len([op for op in body if not op.startswith(("vbroadcast", "vmov", "vpbroadcast", "vzero"))])
+            <= 24
+        )

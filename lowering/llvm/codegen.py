@@ -1,7 +1,7 @@
 """LLVM IR text to machine code, through llvmlite, which is imported at the first compilation.
 
-The pass list is short because the emitter already writes vectors; creating LLVM's objects costs more than a small
-module's compilation, so target machines and contexts are kept.
+The pass list is short because the emitter already writes vectors; creating LLVM's objects costs more than a
+small module's compilation, so target machines and contexts are kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_verify import verify
 
-_PASSES = ("add_sroa_pass", "add_instruction_combine_pass", "add_simplify_cfg_pass", "add_new_gvn_pass",
-           "add_instruction_combine_pass", "add_dead_code_elimination_pass")
+_PASSES = (
+    "add_sroa_pass",
+    "add_instruction_combine_pass",
+    "add_simplify_cfg_pass",
+    "add_new_gvn_pass",
+    "add_instruction_combine_pass",
+    "add_dead_code_elimination_pass",
+)
 _lock = threading.RLock()
 
 
@@ -31,8 +37,8 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target) -> Image:
 
 
 def compile_module(llvm_text: str, target: Target) -> Image:
-    """The image of an LLVM module; its global functions are the entries. Raises RuntimeError for text that LLVM
-    does not accept, LinkError for code that needs libraries or absolute addresses."""
+    """The image of an LLVM module; its global functions are the entries. Raises RuntimeError for text that
+    LLVM does not accept, LinkError for code that needs libraries or absolute addresses."""
     with _lock:
         module = _optimised(llvm_text, target)
         return flatten(_machine(target).emit_object(module), target.key, target.page)
@@ -66,6 +72,7 @@ def _optimised(llvm_text: str, target: Target) -> Any:
 @cache
 def _binding() -> Any:
     import llvmlite.binding as binding
+
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     return binding
@@ -75,7 +82,8 @@ def _binding() -> Any:
 def _machine(target: Target) -> Any:
     binding = _binding()
     return binding.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small")
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+    )
 
 
 @cache

@@ -1,8 +1,9 @@
-"""From a relocatable ELF64 object to a flat image: a minimal linker for what our own code generation produces.
+"""From a relocatable ELF64 object to a flat image: a minimal linker for what our own code generation
+produces.
 
-Sections that are mapped and executable become text, those that are mapped and read-only become rodata; relocations
-must be relative and between the two. Anything else (writable data, undefined symbols, absolute addresses, an unknown
-relocation) is refused, because such code could not run from a flat mapping.
+Sections that are mapped and executable become text, those that are mapped and read-only become rodata;
+relocations must be relative and between the two. Anything else (writable data, undefined symbols, absolute
+addresses, an unknown relocation) is refused, because such code could not run from a flat mapping.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _IGNORED = (".eh_frame", ".note.", ".llvm_addrsig", ".comment")
 _X86_PC32, _X86_PLT32 = 2, 4
 _ARM_PREL32, _ARM_ADR_PAGE, _ARM_ADD_LO12 = 261, 275, 277
 _ARM_JUMP26, _ARM_CALL26 = 282, 283
-_ARM_LOAD_SHIFT = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}           # LDST8/16/32/64/128_ABS_LO12_NC
+_ARM_LOAD_SHIFT = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}  # LDST8/16/32/64/128_ABS_LO12_NC
 
 
 class LinkError(RuntimeError):
@@ -39,7 +40,7 @@ class _Section:
     link: int
     info: int
     align: int
-    address: int = -1               # in the image, once placed
+    address: int = -1  # in the image, once placed
 
 
 def flatten(elf: bytes, target_key: str, page: int) -> Image:
@@ -55,7 +56,9 @@ def flatten(elf: bytes, target_key: str, page: int) -> Image:
     rodata_size = _place(rodata, rodata_base) - rodata_base
     memory = bytearray(rodata_base + rodata_size)
     for section in text + rodata:
-        memory[section.address:section.address + section.size] = elf[section.offset:section.offset + section.size]
+        memory[section.address : section.address + section.size] = elf[
+            section.offset : section.offset + section.size
+        ]
     symbols = _symbols(elf, sections)
     for section in sections:
         if section.kind == _REL and sections[section.info].address >= 0:
@@ -72,16 +75,18 @@ def _sections(elf: bytes) -> tuple[str, list[_Section]]:
     kind, machine = struct.unpack_from("<HH", elf, 16)
     if kind != 1 or machine not in _MACHINES:
         raise LinkError(f"[codegen] ELF type {kind} for machine {machine} is not supported.")
-    table, = struct.unpack_from("<Q", elf, 40)
+    (table,) = struct.unpack_from("<Q", elf, 40)
     size, count, names = struct.unpack_from("<HHH", elf, 58)
     raw = [struct.unpack_from("<IIQQQQIIQQ", elf, table + i * size) for i in range(count)]
     strings = raw[names][4]
-    sections = [_Section(_string(elf, strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in raw]
+    sections = [
+        _Section(_string(elf, strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in raw
+    ]
     return _MACHINES[machine], sections
 
 
 def _string(elf: bytes, at: int) -> str:
-    return elf[at:elf.index(b"\0", at)].decode()
+    return elf[at : elf.index(b"\0", at)].decode()
 
 
 def _mapped(section: _Section) -> bool:
@@ -102,7 +107,7 @@ def _place(sections: list[_Section], at: int) -> int:
 @dataclass(frozen=True, slots=True)
 class _Symbol:
     name: str
-    address: int                    # -1: not in the image
+    address: int  # -1: not in the image
     is_entry: bool
 
 
@@ -123,7 +128,9 @@ def _symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:
     return symbols
 
 
-def _relocate(elf: bytes, rela: _Section, base: int, symbols: list[_Symbol], memory: bytearray, machine: str) -> None:
+def _relocate(
+    elf: bytes, rela: _Section, base: int, symbols: list[_Symbol], memory: bytearray, machine: str
+) -> None:
     for at in range(rela.offset, rela.offset + rela.size, 24):
         offset, info, addend = struct.unpack_from("<QQq", elf, at)
         symbol, kind = symbols[info >> 32], info & 0xFFFFFFFF
@@ -147,7 +154,7 @@ def _relocate_arm(memory: bytearray, kind: int, place: int, goal: int) -> None:
     if kind == _ARM_PREL32:
         struct.pack_into("<i", memory, place, goal - place)
         return
-    word, = struct.unpack_from("<I", memory, place)
+    (word,) = struct.unpack_from("<I", memory, place)
     if kind == _ARM_ADR_PAGE:
         pages = (goal >> 12) - (place >> 12)
         word = word & 0x9F00001F | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5

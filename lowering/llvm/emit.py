@@ -1,8 +1,8 @@
 """Loop IR to LLVM IR, as text.
 
-Vectors are explicit, memory is aligned to single elements only, and no fast-math flag is ever set: `+ - * /` and
-square roots are IEEE's, and only `fma` fuses. Loops are emitted bottom-tested behind a guard, carried values become
-phi nodes, and an expression is evaluated where its statement stands.
+Vectors are explicit, memory is aligned to single elements only, and no fast-math flag is ever set: `+ - *
+/` and square roots are IEEE's, and only `fma` fuses. Loops are emitted bottom-tested behind a guard,
+carried values become phi nodes, and an expression is evaluated where its statement stands.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _EXACT_REDUCTIONS = {"add": "add", "mul": "mul", "and": "and", "or": "or", "xor"
 
 
 def emit_module(kernels: Sequence[Kernel], target: Target, extra: str = "") -> str:
-    """An LLVM module that defines every kernel under its name; `extra` is further LLVM text, such as entry points."""
+    """An LLVM module that defines every kernel under its name; `extra` is further LLVM text, such as entry
+    points."""
     functions, needs_fmod = [], False
     for kernel in kernels:
         emitter = _Emitter(kernel, target)
@@ -39,9 +40,21 @@ def emit_module(kernels: Sequence[Kernel], target: Target, extra: str = "") -> s
         needs_fmod |= emitter.operations.needs_fmod
     if needs_fmod:
         functions.append(fmod_routine())
-    width = f' "min-legal-vector-width"="{target.bits}" "prefer-vector-width"="{target.bits}"' if target.is_x86 else ""
-    return "\n".join([f'target triple = "{target.triple}"', *functions, extra,
-                      f'attributes #0 = {{ nounwind "no-builtins"{width} }}', "!0 = !{}", ""])
+    width = (
+        f' "min-legal-vector-width"="{target.bits}" "prefer-vector-width"="{target.bits}"'
+        if target.is_x86
+        else ""
+    )
+    return "\n".join(
+        [
+            f'target triple = "{target.triple}"',
+            *functions,
+            extra,
+            f'attributes #0 = {{ nounwind "no-builtins"{width} }}',
+            "!0 = !{}",
+            "",
+        ]
+    )
 
 
 class _Emitter:
@@ -50,7 +63,7 @@ class _Emitter:
         self.w = Writer()
         self.operations = Operations(self.w, target)
         self.values: dict[str, str] = {}
-        self.buffers: dict[str, tuple[str, str]] = {}            # name -> pointer, dtype
+        self.buffers: dict[str, tuple[str, str]] = {}  # name -> pointer, dtype
         self.memo: dict[int, tuple[Expr, str]] = {}
         self.locals = 0
 
@@ -58,13 +71,17 @@ class _Emitter:
         kernel, w = self.kernel, self.w
         for i, buffer in enumerate(kernel.buffers):
             slot = w.op(f"getelementptr ptr, ptr %buffers, i64 {i}")
-            self.buffers[buffer.name] = (w.op(f"load ptr, ptr {slot}, !invariant.load !0", buffer.name), buffer.dtype)
+            self.buffers[buffer.name] = (
+                w.op(f"load ptr, ptr {slot}, !invariant.load !0", buffer.name),
+                buffer.dtype,
+            )
         for i, param in enumerate(kernel.params):
             slot = w.op(f"getelementptr i64, ptr %params, i64 {i}")
             self.values[param] = w.op(f"load i64, ptr {slot}, !invariant.load !0", param)
         self.body(kernel.body)
         w.do("ret i32 0")
-        head = f"define i32 @{kernel.name}(ptr %ctx, ptr %buffers, ptr %params, i64 %begin, i64 %end) #0 {{\nentry:"
+        parameters = "ptr %ctx, ptr %buffers, ptr %params, i64 %begin, i64 %end"
+        head = f"define i32 @{kernel.name}({parameters}) #0 {{\nentry:"
         return "\n".join([head, *w.entry, *w.lines, "}"])
 
     # statements
@@ -122,10 +139,16 @@ class _Emitter:
         following = w.op(f"add nsw i64 {self.values[stmt.index.name]}, {step}")
         last = w.block
         w.do(f"br i1 {w.op(f'icmp slt i64 {following}, {hi}')}, label %{head}, label %{exit_}")
-        self.fill(phis, [(lo, before), *((i, before) for i in inits)], [(following, last), *((y, last) for y in yields)])
+        self.fill(
+            phis,
+            [(lo, before), *((i, before) for i in inits)],
+            [(following, last), *((y, last) for y in yields)],
+        )
         w.start(exit_)
         for var, init, given in zip(stmt.results, inits, yields, strict=True):
-            self.values[var.name] = w.op(f"phi {register_type(var.type)} [ {init}, %{before} ], [ {given}, %{last} ]")
+            self.values[var.name] = w.op(
+                f"phi {register_type(var.type)} [ {init}, %{before} ], [ {given}, %{last} ]"
+            )
 
     def phis(self, variables: Sequence[Var], block: str) -> list[tuple[int, Var]]:
         """Leave room for a phi per variable; `fill` writes them when the loop's end is known."""
@@ -137,13 +160,21 @@ class _Emitter:
             self.w.lines.append(name)
         return places
 
-    def fill(self, places: list[tuple[int, Var]], firsts: list[tuple[str, str]], nexts: list[tuple[str, str]]) -> None:
+    def fill(
+        self, places: list[tuple[int, Var]], firsts: list[tuple[str, str]], nexts: list[tuple[str, str]]
+    ) -> None:
         for (line, var), (a, from_a), (b, from_b) in zip(places, firsts, nexts, strict=True):
             name = self.w.lines[line]
-            self.w.lines[line] = f"  {name} = phi {register_type(var.type)} [ {a}, %{from_a} ], [ {b}, %{from_b} ]"
+            self.w.lines[line] = (
+                f"  {name} = phi {register_type(var.type)} [ {a}, %{from_a} ], [ {b}, %{from_b} ]"
+            )
 
     def unrolled(self, stmt: ir.For) -> None:
-        assert isinstance(stmt.lo, ir.Const) and isinstance(stmt.hi, ir.Const) and isinstance(stmt.step, ir.Const)
+        assert (
+            isinstance(stmt.lo, ir.Const)
+            and isinstance(stmt.hi, ir.Const)
+            and isinstance(stmt.step, ir.Const)
+        )
         current = [self.value(init) for init in stmt.inits]
         for i in range(int(stmt.lo.value), int(stmt.hi.value), int(stmt.step.value)):
             self.values[stmt.index.name] = str(i)
@@ -205,7 +236,7 @@ class _Emitter:
             slot = w.op(f"getelementptr i8, ptr {record}, i64 {abi.ERROR_OFFSETS['values'] + 8 * i}")
             w.do(f"store i64 {self.value(value)}, ptr {slot}")
         w.do(f"ret i32 {stmt.code}")
-        w.start(self.block("after"))                       # whatever follows is unreachable
+        w.start(self.block("after"))  # whatever follows is unreachable
 
     def leave_if(self, condition: str, code: str) -> None:
         leave, stay = self.block("leave"), self.block("stay")
@@ -222,7 +253,9 @@ class _Emitter:
 
     def address(self, buffer: str, index: str, lanes: int = 1) -> str:
         pointer, dtype = self.buffers[buffer]
-        return self.w.op(f"getelementptr {memory_scalar(dtype)}, ptr {pointer}, {llvm_type('i64', lanes)} {index}")
+        return self.w.op(
+            f"getelementptr {memory_scalar(dtype)}, ptr {pointer}, {llvm_type('i64', lanes)} {index}"
+        )
 
     def load(self, e: ir.Load) -> str:
         lanes, scalar = e.type.lanes, memory_scalar(e.type.dtype)
@@ -241,15 +274,19 @@ class _Emitter:
             return self.w.op(f"icmp ne {t} {loaded}, {literal(0, 'i8', lanes)}")
         return loaded
 
-    def masked_load(self, pointer: str, t: str, scalar: str, e: ir.Load, gathered: bool, align: int, rest: str) -> str:
+    def masked_load(
+        self, pointer: str, t: str, scalar: str, e: ir.Load, gathered: bool, align: int, rest: str
+    ) -> str:
         lanes, w = e.type.lanes, self.w
         mask = literal(True, "i1", lanes) if e.mask is None else self.got(e.mask)
         if lanes == 1:
             return self.guarded_load(pointer, t, mask, align, rest)
         kind, pointers = ("gather", f"<{lanes} x ptr>") if gathered else ("load", "ptr")
         overload = f"{suffix(scalar, lanes)}.{suffix('ptr', lanes if gathered else 1)}"
-        return w.op(f"call {t} @llvm.masked.{kind}.{overload}({pointers} {pointer}, i32 {align}, "
-                    f"<{lanes} x i1> {mask}, {t} {rest})")
+        return w.op(
+            f"call {t} @llvm.masked.{kind}.{overload}({pointers} {pointer}, i32 {align}, "
+            f"<{lanes} x i1> {mask}, {t} {rest})"
+        )
 
     def guarded_load(self, pointer: str, t: str, mask: str, align: int, rest: str) -> str:
         w = self.w
@@ -285,8 +322,10 @@ class _Emitter:
         else:
             kind, pointers = ("scatter", f"<{lanes} x ptr>") if scattered else ("store", "ptr")
             overload = f"{suffix(scalar, lanes)}.{suffix('ptr', lanes if scattered else 1)}"
-            w.do(f"call void @llvm.masked.{kind}.{overload}({t} {value}, {pointers} {pointer}, i32 {align}, "
-                 f"<{lanes} x i1> {mask or literal(True, 'i1', lanes)})")
+            w.do(
+                f"call void @llvm.masked.{kind}.{overload}({t} {value}, {pointers} {pointer}, i32 {align}, "
+                f"<{lanes} x i1> {mask or literal(True, 'i1', lanes)})"
+            )
 
     # expressions
 
@@ -331,7 +370,11 @@ class _Emitter:
                 return ops.convert(self.got(x), x.type, dtype)
             case ir.Bitcast(x, _):
                 source, target = register_type(x.type), register_type(t)
-                return self.got(x) if source == target else self.w.op(f"bitcast {source} {self.got(x)} to {target}")
+                return (
+                    self.got(x)
+                    if source == target
+                    else self.w.op(f"bitcast {source} {self.got(x)} to {target}")
+                )
             case ir.Broadcast(x, lanes):
                 return self.broadcast(self.got(x), x.type, lanes)
             case ir.Ramp(base, step, lanes):
@@ -343,12 +386,16 @@ class _Emitter:
             case ir.Extract(x, lane):
                 if x.type.lanes == 1:
                     return self.got(x)
-                return self.w.op(f"extractelement {register_type(x.type)} {self.got(x)}, i64 {self.lane(x, lane)}")
+                return self.w.op(
+                    f"extractelement {register_type(x.type)} {self.got(x)}, i64 {self.lane(x, lane)}"
+                )
             case ir.Insert(x, lane, value):
                 if x.type.lanes == 1:
                     return self.got(value)
-                return self.w.op(f"insertelement {register_type(t)} {self.got(x)}, {SCALARS[t.dtype]} "
-                                 f"{self.got(value)}, i64 {self.lane(x, lane)}")
+                return self.w.op(
+                    f"insertelement {register_type(t)} {self.got(x)}, {SCALARS[t.dtype]} "
+                    f"{self.got(value)}, i64 {self.lane(x, lane)}"
+                )
             case ir.Load():
                 return self.load(e)
         raise TypeError(f"not an expression: {e!r}")
@@ -359,7 +406,7 @@ class _Emitter:
     def binary(self, op: str, left: Expr, right: Expr) -> str:
         a, b = self.got(left), self.got(right)
         if left.type == ir.IDX and op in ("add", "sub", "mul") and _is_int(a) and _is_int(b):
-            x, y = int(a), int(b)                           # indices of unrolled loops
+            x, y = int(a), int(b)  # indices of unrolled loops
             return str(ir.wrap(x + y if op == "add" else x - y if op == "sub" else x * y, "index"))
         divisor = int(right.value) if isinstance(right, ir.Const) and right.type.is_integer else None
         return self.operations.binary(op, a, b, left.type, divisor)
@@ -369,7 +416,7 @@ class _Emitter:
             a, b, c = (self.got(x) for x in args)
             return self.operations.fma(a, b, c, args[0].type)
         names = []
-        for x in args:                                      # the routine sees its operands as variables
+        for x in args:  # the routine sees its operands as variables
             name = f".{len(self.values)}"
             self.values[name] = self.got(x)
             names.append(Var(name, x.type))
@@ -396,10 +443,12 @@ class _Emitter:
         if type.lanes == 1:
             return x
         t = register_type(type)
-        if not type.is_float:                                # exact in any order
+        if not type.is_float:  # exact in any order
             name = self.reduction_name(op, type)
-            return self.w.op(f"call {SCALARS[type.dtype]} @llvm.vector.reduce.{name}."
-                             f"{suffix(SCALARS[type.dtype], type.lanes)}({t} {x})")
+            return self.w.op(
+                f"call {SCALARS[type.dtype]} @llvm.vector.reduce.{name}."
+                f"{suffix(SCALARS[type.dtype], type.lanes)}({t} {x})"
+            )
         while type.lanes > 1:
             half, odd = type.lanes // 2, type.lanes % 2
             kept = half + odd
@@ -407,7 +456,7 @@ class _Emitter:
             upper = self.pick(x, type, [*range(type.lanes - half, type.lanes), *[-1] * odd])
             narrower = vector(type.dtype, kept)
             joined = self.operations.binary(op, lower, upper, narrower)
-            if odd:                                          # the middle lane has no partner in this round
+            if odd:  # the middle lane has no partner in this round
                 joined = self.join_middle(joined, lower, narrower, half)
             x, type = joined, narrower
         return x

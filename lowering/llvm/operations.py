@@ -1,7 +1,9 @@
-"""Arithmetic and conversions as LLVM text: each function takes operand texts and returns the text of the result.
+"""Arithmetic and conversions as LLVM text: each function takes operand texts and returns the text of the
+result.
 
-What the loop IR promises and a bare LLVM instruction does not is added here: division that never traps, shifts
-by any count, NaN-propagating minimum, saturating conversions, float16 and bfloat16 without library calls.
+What the loop IR promises and a bare LLVM instruction does not is added here: division that never traps,
+shifts by any count, NaN-propagating minimum, saturating conversions, float16 and bfloat16 without library
+calls.
 """
 
 from __future__ import annotations
@@ -10,8 +12,15 @@ from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import SCALARS, Writer, literal, llvm_type, suffix
 from ingot.lowering.loop import BYTES, FLOATS, SIGNED, Type, vector
 
-_FLOAT_UNARY = {"neg": "fneg", "abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
-                "round": "roundeven"}
+_FLOAT_UNARY = {
+    "neg": "fneg",
+    "abs": "fabs",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "round": "roundeven",
+}
 _INT_UNARY = {"popcount": "ctpop", "clz": "ctlz", "ctz": "cttz"}
 _PLAIN_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _PLAIN_INT = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
@@ -19,7 +28,8 @@ _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt
 
 
 class Operations:
-    """Bound to a writer and a target. `needs_fmod` is set when the module must define the remainder routine."""
+    """Bound to a writer and a target. `needs_fmod` is set when the module must define the remainder
+    routine."""
 
     def __init__(self, writer: Writer, target: Target):
         self.w, self.target = writer, target
@@ -120,9 +130,11 @@ class Operations:
                 quotient = rest
         return self.select(is_zero, zero, quotient, type) if trapping else quotient
 
-    def floor_division(self, quotient: str, rest: str, b: str, type: Type,
-                       divisor: int | None) -> tuple[str, str]:
-        """From rounding towards zero to rounding down: where the remainder's sign differs from the divisor's."""
+    def floor_division(
+        self, quotient: str, rest: str, b: str, type: Type, divisor: int | None
+    ) -> tuple[str, str]:
+        """From rounding towards zero to rounding down: where the remainder's sign differs from the
+        divisor's."""
         scalar, lanes = SCALARS[type.dtype], type.lanes
         t, m, zero = llvm_type(scalar, lanes), llvm_type("i1", lanes), literal(0, scalar, lanes)
         if divisor is not None and divisor > 0:
@@ -151,7 +163,9 @@ class Operations:
         exact = self.w.op(f"fdiv {t} {self.w.op(f'fsub {t} {a}, {rest}')}, {b}")
         exact = self.select(wrong, self.w.op(f"fsub {t} {exact}, {one}"), exact, type)
         down = self.w.call("floor", scalar, lanes, exact)
-        gap = self.w.op(f"fcmp ogt {t} {self.w.op(f'fsub {t} {exact}, {down}')}, {literal(0.5, scalar, lanes)}")
+        gap = self.w.op(
+            f"fcmp ogt {t} {self.w.op(f'fsub {t} {exact}, {down}')}, {literal(0.5, scalar, lanes)}"
+        )
         down = self.select(gap, self.w.op(f"fadd {t} {down}, {one}"), down, type)
         plain = self.w.op(f"fdiv {t} {a}, {b}")
         is_zero = self.w.op(f"fcmp oeq {t} {exact}, {zero}")
@@ -227,7 +241,7 @@ class Operations:
 
     def to_bool(self, x: str, source: Type) -> str:
         scalar, lanes = SCALARS[source.dtype], source.lanes
-        if source.dtype in ("f16", "bf16"):                     # all but the sign bit
+        if source.dtype in ("f16", "bf16"):  # all but the sign bit
             shifted = self.w.op(f"shl {llvm_type('i16', lanes)} {x}, {literal(1, 'i16', lanes)}")
             return self.w.op(f"icmp ne {llvm_type('i16', lanes)} {shifted}, {literal(0, 'i16', lanes)}")
         compare = "fcmp une" if source.is_float else "icmp ne"
@@ -253,16 +267,21 @@ class Operations:
 
         def k(value: int) -> str:
             return literal(value, "i32", lanes)
+
         magnitude = self.w.op(f"and {word} {bits}, {k(0x7FFF)}")
         moved = self.w.op(f"shl {word} {magnitude}, {k(13)}")
-        value = self.w.op(f"fmul {single} {self.w.op(f'bitcast {word} {moved} to {single}')}, "
-                          f"{literal(2.0 ** 112, 'float', lanes)}")
+        value = self.w.op(
+            f"fmul {single} {self.w.op(f'bitcast {word} {moved} to {single}')}, "
+            f"{literal(2.0**112, 'float', lanes)}"
+        )
         value = self.w.op(f"bitcast {single} {value} to {word}")
         special = self.w.op(f"icmp uge {word} {magnitude}, {k(0x7C00)}")
         full = self.w.op(f"or {word} {moved}, {k(0x7F800000)}")
         value = self.select(special, full, value, vector("i32", lanes))
         quiet = self.w.op(f"icmp ugt {word} {magnitude}, {k(0x7C00)}")
-        value = self.select(quiet, self.w.op(f"or {word} {value}, {k(0x400000)}"), value, vector("i32", lanes))
+        value = self.select(
+            quiet, self.w.op(f"or {word} {value}, {k(0x400000)}"), value, vector("i32", lanes)
+        )
         sign = self.w.op(f"shl {word} {self.w.op(f'and {word} {bits}, {k(0x8000)}')}, {k(16)}")
         return self.w.op(f"bitcast {word} {self.w.op(f'or {word} {value}, {sign}')} to {single}")
 
@@ -286,6 +305,7 @@ class Operations:
 
         def k(value: int) -> str:
             return literal(value, "i32", lanes)
+
         high = self.w.op(f"lshr {word} {bits}, {k(16)}")
         odd = self.w.op(f"and {word} {high}, {k(1)}")
         rounded = self.w.op(f"add {word} {self.w.op(f'add {word} {bits}, {k(0x7FFF)}')}, {odd}")
@@ -301,6 +321,7 @@ class Operations:
 
         def k(value: int) -> str:
             return literal(value, "i32", lanes)
+
         magnitude = self.w.op(f"and {word} {bits}, {k(0x7FFFFFFF)}")
         odd = self.w.op(f"and {word} {self.w.op(f'lshr {word} {magnitude}, {k(13)}')}, {k(1)}")
         based = self.w.op(f"add {word} {magnitude}, {k(0xFFF - (112 << 23))}")
@@ -324,8 +345,10 @@ class Operations:
         nearest = self.w.op(f"fptrunc {double} {x} to {single}")
         back = self.w.op(f"fpext {single} {nearest} to {double}")
         inexact = self.w.op(f"fcmp one {double} {back}, {x}")
-        away = self.w.op(f"fcmp ogt {double} {self.w.call('fabs', 'double', lanes, back)}, "
-                         f"{self.w.call('fabs', 'double', lanes, x)}")
+        away = self.w.op(
+            f"fcmp ogt {double} {self.w.call('fabs', 'double', lanes, back)}, "
+            f"{self.w.call('fabs', 'double', lanes, x)}"
+        )
         bits = self.w.op(f"bitcast {single} {nearest} to {word}")
         mask = llvm_type("i1", lanes)
         bits = self.w.op(f"add {word} {bits}, {self.w.op(f'sext {mask} {away} to {word}')}")
@@ -334,7 +357,8 @@ class Operations:
 
 
 def fmod_routine() -> str:
-    """`ingot.fmod`: the float64 remainder by long division of the significands, bit by bit; exact by nature."""
+    """`ingot.fmod`: the float64 remainder by long division of the significands, bit by bit; exact by
+    nature."""
     return """
 define internal double @ingot.fmod(double %x, double %y) nounwind noinline {
 entry:

@@ -1,8 +1,9 @@
-"""Targets: what code is generated for. The host is found without llvmlite, since a process that only runs cached
-images needs nothing but the key.
+"""Targets: what code is generated for. The host is found without llvmlite, since a process that only runs
+cached images needs nothing but the key.
 
-Objects are made in ELF for every target, whatever the system it will run on: the calling conventions agree on Linux
-and macOS, and images hold no system calls. On AArch64 register x18 is left alone, as macOS demands.
+Objects are made in ELF for every target, whatever the system it will run on: the calling conventions agree
+on Linux and macOS, and images hold no system calls. On AArch64 register x18 is left alone, as macOS
+demands.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from ingot.tracer import config
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`bits` is the vector width, `registers` the number of vector registers, `half` whether float16 conversion is
-    an instruction, `page` the size to which code and constants are aligned in images."""
+    """`bits` is the vector width, `registers` the number of vector registers, `half` whether float16
+    conversion is an instruction, `page` the size to which code and constants are aligned in images."""
 
     name: str
     triple: str
@@ -48,13 +49,16 @@ class Target:
 
 _X86 = "x86_64-unknown-linux-gnu"
 _ARM = "aarch64-unknown-linux-gnu"
-TARGETS: dict[str, Target] = {target.name: target for target in (
-    Target("x86-64-v2", _X86, "x86-64-v2", "", 128, 16, False, False, 4096),
-    Target("x86-64-v3", _X86, "x86-64-v3", "", 256, 16, True, True, 4096),
-    Target("x86-64-v4", _X86, "x86-64-v4", "-prefer-256-bit", 512, 32, True, True, 4096),
-    Target("aarch64", _ARM, "generic", "+neon,+reserve-x18", 128, 32, True, True, 65536),
-    Target("apple-m1", _ARM, "apple-m1", "+reserve-x18", 128, 32, True, True, 65536),
-)}
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("x86-64-v2", _X86, "x86-64-v2", "", 128, 16, False, False, 4096),
+        Target("x86-64-v3", _X86, "x86-64-v3", "", 256, 16, True, True, 4096),
+        Target("x86-64-v4", _X86, "x86-64-v4", "-prefer-256-bit", 512, 32, True, True, 4096),
+        Target("aarch64", _ARM, "generic", "+neon,+reserve-x18", 128, 32, True, True, 65536),
+        Target("apple-m1", _ARM, "apple-m1", "+reserve-x18", 128, 32, True, True, 65536),
+    )
+}
 
 # What /proc/cpuinfo (or sysctl) must list for each level of the x86-64 psABI, beyond the level below.
 _LEVELS = (

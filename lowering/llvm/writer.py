@@ -8,10 +8,33 @@ import struct
 from ingot.lowering.loop import Type
 
 # Register types. float16 and bfloat16 travel as their bits, bool as i1.
-SCALARS = {"bool": "i1", "u8": "i8", "u16": "i16", "u32": "i32", "u64": "i64", "i8": "i8", "i16": "i16", "i32": "i32",
-           "i64": "i64", "index": "i64", "f16": "i16", "bf16": "i16", "f32": "float", "f64": "double"}
-_SUFFIX = {"i1": "i1", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "float": "f32", "double": "f64",
-           "half": "f16", "ptr": "p0"}
+SCALARS = {
+    "bool": "i1",
+    "u8": "i8",
+    "u16": "i16",
+    "u32": "i32",
+    "u64": "i64",
+    "i8": "i8",
+    "i16": "i16",
+    "i32": "i32",
+    "i64": "i64",
+    "index": "i64",
+    "f16": "i16",
+    "bf16": "i16",
+    "f32": "float",
+    "f64": "double",
+}
+_SUFFIX = {
+    "i1": "i1",
+    "i8": "i8",
+    "i16": "i16",
+    "i32": "i32",
+    "i64": "i64",
+    "float": "f32",
+    "double": "f64",
+    "half": "f16",
+    "ptr": "p0",
+}
 
 
 def llvm_type(scalar: str, lanes: int) -> str:
@@ -40,7 +63,7 @@ def scalar_literal(value: bool | int | float, scalar: str) -> str:
         return "true" if value else "false"
     if scalar in ("float", "double"):
         number = float(value)
-        if scalar == "float":            # a float literal is the double of the same value, in hexadecimal
+        if scalar == "float":  # a float literal is the double of the same value, in hexadecimal
             try:
                 number = struct.unpack("<f", struct.pack("<f", number))[0]
             except OverflowError:
@@ -66,7 +89,7 @@ class Writer:
     """Collects instructions; every value gets a number of its own."""
 
     def __init__(self) -> None:
-        self.entry: list[str] = []          # allocations, which belong to the first block
+        self.entry: list[str] = []  # allocations, which belong to the first block
         self.lines: list[str] = []
         self.block = "entry"
         self._count = 0
