@@ -1073,6 +1073,12 @@ class DimScope:
         """The recorded relations, all of which hold for the samples."""
         return list(self._events)
 
+    def ask(self, relation: str, left: Extent, right: Extent) -> bool:
+        """Whether `left relation right` holds for the samples; records the answer as a guard."""
+        holds = _compare(relation, evaluate(left, self.samples), evaluate(right, self.samples))
+        self.record(relation if holds else _NEGATED[relation], left, right)
+        return holds
+
     def record(self, relation: str, left: Extent, right: Extent, fixed: bool = False) -> None:
         """Note that the trace depends on `left relation right`."""
         guard = Guard(relation, left, right, None, fixed)
@@ -1095,7 +1101,8 @@ def current_scope() -> DimScope | None:
     return _scopes.stack[-1] if _scopes.stack else None
 
 
-def _scope_for(*extents: Extent) -> DimScope | None:
+def scope_for(*extents: Extent) -> DimScope | None:
+    """The innermost scope of this thread that has samples for all symbols of `extents`."""
     if not _scopes.stack:
         return None
     names = [s.name for s in symbols(*extents)]
@@ -1106,11 +1113,9 @@ def _ask(relation: str, a: Dim, b: Extent, structural: bool = True) -> bool:
     known = decide(relation, a, b)
     if known is not None:
         return known
-    scope = _scope_for(a, b)
+    scope = scope_for(a, b)
     if scope is not None:
-        holds = _compare(relation, evaluate(a, scope.samples), evaluate(b, scope.samples))
-        scope.record(relation if holds else _NEGATED[relation], a, b)
-        return holds
+        return scope.ask(relation, a, b)
     if structural and relation in ("eq", "ne"):
         return relation == "ne"
     ranges = "; ".join(describe(s) for s in symbols(a, b))
@@ -1121,7 +1126,7 @@ def _as_number(x: Dim) -> int:
     lo, hi = _interval_of(x)
     if lo == hi:
         return int(lo)
-    scope = _scope_for(x)
+    scope = scope_for(x)
     if scope is None:
         ranges = "; ".join(describe(s) for s in symbols(x))
         raise ValueError(f"[dim] the symbolic extent {x} has no number here: {ranges}")

@@ -1,4 +1,4 @@
-"""When extents of two operands must agree: decided, assumed of a graph's guards, or guarded by the trace."""
+"""What inference may take for granted of extents: decided, assumed of a graph's guards, or guarded by the trace."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent, Guard
+
+_MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
 class _Facts(threading.local):
@@ -28,23 +30,28 @@ def assume(guards: Iterable[Guard]) -> Iterator[None]:
         _facts.guards = saved
 
 
-def agree(a: Extent, b: Extent) -> bool:
-    """True when extent `a` equals `b`.
+def holds(relation: str, a: Extent, b: Extent) -> bool:
+    """True when `a relation b` ('eq', 'ne', 'lt', 'le', 'gt' or 'ge').
 
-    What the ranges cannot decide is true when a guard of the graph says so, or when it holds for the sample of
-    the trace that is running: the trace then records the guard. Otherwise it is False.
+    What the ranges cannot decide is true when a guard of the graph says so, or when it holds for the sample of the
+    trace that is running: the trace then records the guard. Otherwise it is False, so whoever asks may rely on a
+    true answer for memory safety, also in graphs from untrusted files.
     """
-    if a is b:
-        return True
-    known = dims.decide("eq", a, b)
+    known = dims.decide(relation, a, b)
     if known is not None:
         return known
     guards = _facts.guards
-    if guards and (Guard("eq", a, b) in guards or Guard("eq", b, a) in guards):
+    if guards and (Guard(relation, a, b) in guards or Guard(_MIRRORED[relation], b, a) in guards):
         return True
-    return bool(a == b)  # asks the scope of the trace, which records what it answers
+    scope = dims.scope_for(a, b)
+    return scope is not None and scope.ask(relation, a, b)
+
+
+def agree(a: Extent, b: Extent) -> bool:
+    """True when two extents are equal; see `holds`."""
+    return a is b or holds("eq", a, b)
 
 
 def contextual() -> bool:
-    """True while the answer of `agree` may depend on the running trace or on assumed guards."""
+    """True while answers may depend on the running trace or on assumed guards."""
     return bool(_facts.guards) or dims.current_scope() is not None
