@@ -1,4 +1,4 @@
-"""Elementwise functions: arguments, promotion, special values, gradients; against NumPy and, as peers, MLX."""
+"""Elementwise functions: arguments, promotion, special values, gradients; against NumPy and MLX."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def numpy(x: mx.array) -> np.ndarray:
     return np.array(x.astype(mx.float32) if x.dtype is mx.bfloat16 else x)
 
 
-# -- arguments and dtypes --------------------------------------------------------------------------------------
+# -- arguments and dtypes --
 
 
 def test_scalars_are_weak() -> None:
@@ -66,7 +66,7 @@ def test_a_scalar_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ValueError, match="Converting 300 to uint8 would result in overflow"):
         mx.array([1], mx.uint8) + 300
     with pytest.raises(ValueError, match="int32"):
-        mx.array([1]) < 2**40
+        mx.less(mx.array([1]), 2**40)
     assert (mx.array([1], mx.uint64) + -1).item() == 0
 
 
@@ -82,7 +82,9 @@ def test_lists_and_strings_are_no_operands(bad: Any) -> None:
 
 
 def test_shapes_that_do_not_broadcast() -> None:
-    with pytest.raises(ValueError, match=r"\[broadcast_shapes\] Shapes \(2,3\) and \(4\) cannot be broadcast"):
+    with pytest.raises(
+        ValueError, match=r"\[broadcast_shapes\] Shapes \(2,3\) and \(4\) cannot be broadcast"
+    ):
         mx.ones((2, 3)) + mx.ones((4,))
 
 
@@ -130,7 +132,7 @@ def test_operators_that_the_dtype_does_not_have() -> None:
         mx.clip(x, None, None)
 
 
-# -- values ------------------------------------------------------------------------------------------------------
+# -- values --
 
 
 def test_division_by_zero_and_signs() -> None:
@@ -253,15 +255,19 @@ def test_broadcasting_and_its_gradient(shapes: Any) -> None:
     gx, gy = mx.grad(lambda a, b: (a * b).sum(), argnums=(0, 1))(mx.array(x), mx.array(y))
     assert gx.shape == s and gy.shape == t
     full = np.broadcast_to(y, result)
-    axes = tuple(i for i in range(len(result)) if i < len(result) - len(s) or s[i - len(result) + len(s)] == 1)
+    axes = tuple(
+        i for i in range(len(result)) if i < len(result) - len(s) or s[i - len(result) + len(s)] == 1
+    )
     np.testing.assert_allclose(np.array(gx), full.sum(axes, keepdims=True).reshape(s), rtol=1e-5, atol=1e-5)
 
 
-# -- erf ---------------------------------------------------------------------------------------------------------
+# -- erf --
 
 
 def test_erf_reference() -> None:
-    x = np.concatenate([np.linspace(-7, 7, 20_001), np.logspace(-300, 2, 2_000), [0.0, -0.0, np.inf, -np.inf]])
+    x = np.concatenate(
+        [np.linspace(-7, 7, 20_001), np.logspace(-300, 2, 2_000), [0.0, -0.0, np.inf, -np.inf]]
+    )
     want = np.array([math.erf(v) for v in x])
     got = special.erf(x)
     np.testing.assert_array_less(np.abs(got - want), 1e-15 * np.abs(want) + 1e-320)
@@ -285,7 +291,7 @@ def test_erfinv_inverts_erf() -> None:
     assert np.isnan(special.erfinv(np.array([1.1, -2.0, np.nan]))).all()
 
 
-# -- gradients with a convention -----------------------------------------------------------------------------------
+# -- gradients with a convention --
 
 
 def test_gradients_at_ties_and_corners() -> None:
@@ -308,10 +314,12 @@ def test_gradients_at_ties_and_corners() -> None:
 def test_gradient_dtype_follows_the_argument() -> None:
     for dtype in (*FLOATS, mx.float64):
         x = mx.array([1.0, 2.0], dtype)
-        assert mx.grad(lambda v: (mx.exp(v).astype(mx.float32) * mx.array([1.0, 2.0])).sum())(x).dtype is dtype
+        assert (
+            mx.grad(lambda v: (mx.exp(v).astype(mx.float32) * mx.array([1.0, 2.0])).sum())(x).dtype is dtype
+        )
 
 
-# -- symbolic shapes ---------------------------------------------------------------------------------------------
+# -- symbolic shapes --
 
 
 def test_symbolic_broadcasting_keeps_one_symbol() -> None:
@@ -322,14 +330,15 @@ def test_symbolic_broadcasting_keeps_one_symbol() -> None:
     assert graph.output_avals[0].shape == (batch, 3) and not graph.guards
 
 
-# -- MLX -----------------------------------------------------------------------------------------------------------
+# -- MLX --
 
 
-UNARY = """abs sign floor ceil trunc round sqrt rsqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan
-    sinh cosh tanh arcsinh arccosh arctanh sigmoid erf erfinv square reciprocal degrees radians isnan isinf isfinite
-    isposinf isneginf logical_not nan_to_num negative""".split()
+UNARY = """abs sign floor ceil trunc round sqrt rsqrt exp expm1 log log1p log2 log10 sin cos tan arcsin arccos
+    arctan sinh cosh tanh arcsinh arccosh arctanh sigmoid erf erfinv square reciprocal degrees radians isnan
+    isinf isfinite isposinf isneginf logical_not nan_to_num negative""".split()
 BINARY = """add subtract multiply divide floor_divide remainder power maximum minimum logaddexp arctan2 equal
-    not_equal less less_equal greater greater_equal logical_and logical_or bitwise_and bitwise_or bitwise_xor""".split()
+    not_equal less less_equal greater greater_equal logical_and logical_or
+    bitwise_and bitwise_or bitwise_xor""".split()
 TYPES = ["bool_", "uint8", "int8", "int32", "uint32", "int64", "float16", "bfloat16", "float32"]
 
 
@@ -341,7 +350,9 @@ def _compare(ours: mx.array, theirs: Any, real: Any, what: str) -> None:
     assert ours.dtype.name == str(theirs.dtype).split(".")[-1], what
     wide = np.array(theirs.astype(real.float32))
     tolerance = {"float16": 4e-3, "bfloat16": 2e-2}.get(ours.dtype.name, 4e-6)
-    np.testing.assert_allclose(numpy(ours).astype(np.float32), wide, rtol=tolerance, atol=tolerance, err_msg=what)
+    np.testing.assert_allclose(
+        numpy(ours).astype(np.float32), wide, rtol=tolerance, atol=tolerance, err_msg=what
+    )
 
 
 @pytest.mark.peers

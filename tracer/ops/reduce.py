@@ -25,18 +25,23 @@ def _reduced(primitive: type[p.Reduce], x: Any, axes: tuple[int, ...], keepdims:
     return record(primitive(axes, bool(keepdims)), x)
 
 
+def _folded(name: str, primitive: type[p.Reduce], a: array, axis: Axis, keepdims: bool) -> array:
+    x = require_array(name, a)._value
+    axes = normal_axes(name, axis, x.aval.ndim)
+    if not axes:
+        return wrap(x)  # nothing to add up: MLX keeps the dtype too
+    wide = _SUM_DTYPES.get(x.aval.dtype)
+    return record(primitive(axes, bool(keepdims)), x if wide is None else convert(x, wide))
+
+
 def sum(a: array, /, axis: Axis = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """Sum over `axis` (an int, several, or None for all). Small integers and bools are summed in 32 bits."""
-    x = require_array("sum", a)._value
-    axes = normal_axes("sum", axis, x.aval.ndim)
-    return _reduced(p.ReduceSum, convert(x, _SUM_DTYPES.get(x.aval.dtype, x.aval.dtype)), axes, keepdims)
+    return _folded("sum", p.ReduceSum, a, axis, keepdims)
 
 
 def prod(a: array, /, axis: Axis = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """Product over `axis`. Small integers and bools are multiplied in 32 bits."""
-    x = require_array("prod", a)._value
-    axes = normal_axes("prod", axis, x.aval.ndim)
-    return _reduced(p.ReduceProd, convert(x, _SUM_DTYPES.get(x.aval.dtype, x.aval.dtype)), axes, keepdims)
+    return _folded("prod", p.ReduceProd, a, axis, keepdims)
 
 
 def _extremum(name: str, primitive: type[p.Reduce], a: array, axis: Axis, keepdims: bool) -> array:
