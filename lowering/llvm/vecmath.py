@@ -1,8 +1,8 @@
 """Vector math: elementary functions as branch-free loop IR expressions, inlined where they are used.
 
 The routines take any number of lanes and work with and without fused multiply-add; they are exact at 0,
-infinities and NaN. Polynomials are minimax fits by the Remez exchange, weighted with the relative error of the
-whole function and computed with 64-bit significands. Argument reductions follow Cody and Waite, "Software
+infinities and NaN. Polynomials are minimax fits by the Remez exchange, weighted with the relative error of
+the whole function and computed with 64-bit significands. Argument reductions follow Cody and Waite, "Software
 Manual for the Elementary Functions" (1980): constants are split so that products with the leading part are
 exact without fused operations.
 
