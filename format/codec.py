@@ -26,7 +26,7 @@ from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
-from ingot.format.canonical import MAX_DEPTH, DamageError, column, encode, read_column
+from ingot.format.canonical import MAX_DEPTH, DamageError, column, decode, encode, read_column
 from ingot.format.canonical import fields as map_fields
 from ingot.format.container import Blobs, Container, Section
 from ingot.tracer import dims as dims_module
@@ -115,14 +115,13 @@ class Encoder:
             "graphs": self._graphs.rows,
             "primitives": self._primitives.rows,
         }
-        sections = {name: Section(encode(value)) for name, value in found.items()}
-        sections["producer"] = Section(encode(producer), critical=False)
+        sections = {name: Section(_encoded(name, value)) for name, value in found.items()}
+        ignorable: dict[str, Any] = {"producer": producer}
         if metadata is not None:
-            sections["metadata"] = Section(encode(metadata), critical=False)
+            ignorable["metadata"] = metadata
         if self.base is not None:
-            sources = {"files": self._files.rows, "graphs": self._places}
-            sections["sources"] = Section(encode(sources), critical=False)
-        return sections
+            ignorable["sources"] = {"files": self._files.rows, "graphs": self._places}
+        return sections | {name: Section(_encoded(name, value), False) for name, value in ignorable.items()}
 
     def _trace(self, trace: Trace) -> dict[str, Any]:
         return {
@@ -240,6 +239,18 @@ def _kind(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_kind, value))
     return repr(value) if type(value) in (float, complex) else type(value)
+
+
+def _encoded(name: str, value: Any) -> bytes:
+    """Canonical bytes of a section that readers accept."""
+    try:
+        data = encode(value)
+        decode(data)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"[export_function] {name}: {error}") from None
+    except DamageError as error:
+        raise ValueError(f"[export_function] {name}: {error.reason}") from None
+    return data
 
 
 def _extent(extent: Extent) -> int | str:

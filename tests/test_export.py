@@ -190,8 +190,17 @@ def test_metadata(path):
     assert mx.import_function(path, return_metadata=True)[1] == ""
     with pytest.raises(ValueError, match="metadata"):
         mx.export_function(print, mx.abs, rand(3), metadata="x")
-    with pytest.raises(TypeError, match="object"):
+    with pytest.raises(TypeError, match="metadata.*object"):
         mx.export_function(path, mx.abs, rand(3), metadata=object())
+    with pytest.raises(ValueError, match="metadata.*64 bits"):
+        mx.export_function(path, mx.abs, rand(3), metadata=2**64)
+    with pytest.raises(ValueError, match="metadata.*maps"):
+        mx.export_function(path, mx.abs, rand(3), metadata=[{}] * 10**5)
+    deep: list = []
+    for _ in range(70):
+        deep = [deep]
+    with pytest.raises(ValueError, match="metadata.*deep"):
+        mx.export_function(path, mx.abs, rand(3), metadata=deep)
 
 
 # Dynamic shapes

@@ -275,6 +275,19 @@ def test_huge_claims_allocate_little(model):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+def test_long_extents(model):
+    """Parsing symbolic extents takes more than linear time, so their length is bounded."""
+    text = "max(" + ",".join(f"B+{i}" for i in range(9000)) + ")"
+
+    def bomb(rows):
+        rows[0]["types"] += [["f32", [text]]] * 20
+
+    start = time.perf_counter()
+    with pytest.raises(FormatError, match="longer than"):
+        mx.import_function(io.BytesIO(lie(model, graphs=bomb)))
+    assert time.perf_counter() - start < 1
+
+
 def test_booleans_other_than_0_and_1():
     mask = mx.array(np.array([True, False] * 40))
     mx.eval(mask)
