@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import struct
+import zlib
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -237,3 +241,120 @@ def test_what_a_file_cannot_hold():
 
     with pytest.raises(TypeError, match="keys of dicts"):
         _encode_tree(Tree("dict", (LEAF,), (1,)))
+
+
+# An independent reader, written from SPEC.md alone: no Ingot code between the bytes and the result.
+
+
+def spec_read(data: bytes):
+    """Sections and constants of a file, by the letter of SPEC.md sections 1 and 2."""
+    assert data[:2] == b"\xc4\x3e" and data[2:10] == b"\x8eINGOT\r\n"
+    major, _, header_length, data_offset, file_length = struct.unpack_from("<HHQQQ", data, 10)
+    header = data[64 : 64 + header_length]
+    assert major == 1 and file_length == len(data)
+    assert hashlib.sha256(data[:38] + header).digest()[:26] == data[38:64]
+    sections = {name: msgpack.unpackb(raw) for name, (_, raw) in msgpack.unpackb(header).items()}
+    bins = []
+    crcs = np.frombuffer(sections["bins"]["crc"], "<u4").tolist()
+    pairs = zip(spec_column(sections["bins"]["offset"]), spec_column(sections["bins"]["length"]), strict=True)
+    for offset, length in pairs:
+        start = data_offset + offset
+        assert start % 64 == 0 and data[start - 5 : start] == b"\xc6" + struct.pack(">I", length)
+        payload = data[start : start + length]
+        for i in range(0, length, 4 << 20):
+            assert zlib.crc32(payload[i : i + (4 << 20)]) == crcs.pop(0)
+        bins.append(payload)
+    kinds = {"bool": "?", "f32": "<f4", "i32": "<i4", "u32": "<u4"}
+    constants = [
+        np.frombuffer(b"".join(bins[first : first + count]), kinds[dtype]).reshape(shape)
+        for dtype, shape, first, count in sections["constants"]
+    ]
+    return sections, constants
+
+
+def spec_column(column):
+    width, raw = column
+    return np.frombuffer(raw, f"<u{width}").tolist()
+
+
+def spec_run(sections, constants, index, inputs):
+    """Results of a graph, by SPEC.md sections 3 and 4."""
+    graph = sections["graphs"][index]
+    sizes = {}
+    for kind, x in zip(spec_column(graph["inputs"]), inputs, strict=True):
+        for extent, n in zip(graph["types"][kind][1], x.shape, strict=True):
+            if isinstance(extent, str) and extent.isidentifier():
+                sizes[extent] = n
+    values = [*inputs, *(constants[i] for i in spec_column(graph["constants"]))]
+
+    def operand(code):
+        if code % 2 == 0:
+            return values[code // 2]
+        dtype, value = graph["literals"][code // 2]
+        return np.asarray(value, {"f32": np.float32, "i32": np.int32, "bool": bool}[dtype])
+
+    def extents(param):
+        return tuple(eval(e["extent"], {}, dict(sizes)) if isinstance(e, dict) else e for e in param)
+
+    operands = iter(spec_column(graph["operand"]))
+    columns = [spec_column(graph[name]) for name in ("primitive", "param", "arity")]
+    for primitive, param, arity in zip(*columns, strict=True):
+        name, version, names = sections["primitives"][primitive]
+        p = dict(zip(names, graph["params"][param], strict=True))
+        xs = [operand(next(operands)) for _ in range(arity)]
+        assert version == 1
+        if name in SPEC_OPS:
+            values.append(SPEC_OPS[name](*xs))
+        elif name in ("reduce_sum", "reduce_max"):
+            reduce = np.sum if name == "reduce_sum" else np.max
+            values.append(reduce(xs[0], axis=tuple(p["axes"]), keepdims=p["keepdims"]))
+        elif name == "dot_general":
+            assert p["batch"] == [[], []]
+            values.append(np.tensordot(*xs, axes=p["contract"]))
+        elif name == "broadcast_to":
+            values.append(np.broadcast_to(xs[0], extents(p["shape"])))
+        elif name == "reshape":
+            values.append(xs[0].reshape(extents(p["shape"])))
+        elif name == "while_loop":
+            while spec_run(sections, constants, p["cond"]["graph"], xs)[0]:
+                xs = spec_run(sections, constants, p["body"]["graph"], xs)
+            values += xs
+        elif name == "convert_element_type":
+            values.append(xs[0].astype({"f32": np.float32, "i32": np.int32}[p["dtype"]["dtype"]]))
+        elif name == "dim_value":
+            values.append(np.float32(extents([p["extent"]])[0]))
+        else:
+            raise NotImplementedError(name)
+    return [operand(code) for code in spec_column(graph["outputs"])]
+
+
+SPEC_OPS = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "exp": np.exp, "tanh": np.tanh,
+    "lt": np.less, "gt": np.greater, "select": np.where, "maximum": np.maximum,
+    "stop_gradient": np.asarray, "identity": np.asarray,
+}  # fmt: skip
+
+
+def test_a_reader_written_from_the_specification(tmp_path):
+    import ingot as mx
+
+    rng = np.random.default_rng(0)
+    weights = mx.array(rng.standard_normal((6, 6)).astype(np.float32))
+    bias = mx.array(rng.standard_normal(6).astype(np.float32))
+    mx.eval(weights, bias)
+
+    def fun(x):
+        h = mx.tanh(x @ weights + bias)
+        h = mx.while_loop(lambda v: mx.max(v) > 0.1, lambda v: v * 0.5, h)
+        return mx.softmax(h, axis=-1), mx.mean(h, axis=0), mx.where(h < 0, 0.0, x)
+
+    path = tmp_path / "f.ingot"
+    mx.export_function(path, fun, mx.ones((2, 6)), dynamic_shapes=({0: mx.Dim("B", min=1)},))
+    x = rng.standard_normal((4, 6)).astype(np.float32)
+    sections, constants = spec_read(path.read_bytes())
+    graph = sections["functions"][0]["traces"][0]["graph"]
+    found = spec_run(sections, constants, graph, [x])
+    expected = mx.import_function(path)(mx.array(x))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert np.allclose(a, np.asarray(b), atol=1e-6)
