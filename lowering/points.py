@@ -181,14 +181,13 @@ class Choose(Point):
 
 @dataclass(frozen=True, eq=False)
 class Bounded(Point):
-    """An integer of the data as an index into an axis of `extent`: negative ones count from the end; one that is
-    out of bounds fails the kernel unless a mask is false there. With `clamp`, it is brought into [0, clamp]."""
+    """An integer of the data as an index below `extent`; with `wraps`, negative ones count from the end. One that
+    is out of bounds fails the kernel, unless a mask is false there."""
 
     index: Point
     extent: Extent
-    clamp: Extent | None
+    wraps: bool
     masks: tuple[Point, ...]
-    axis: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,12 +237,10 @@ class Points:
         key = (_numbers(masks), yes.number, no.number)
         return self._make(Choose, key, yes.dtype, axes, masks, yes, no)
 
-    def bounded(
-        self, index: Point, extent: Extent, clamp: Extent | None, masks: tuple[Point, ...], axis: int
-    ) -> Point:
-        key = (index.number, extent, clamp, _numbers(masks), axis)
+    def bounded(self, index: Point, extent: Extent, wraps: bool, masks: tuple[Point, ...] = ()) -> Point:
+        key = (index.number, extent, wraps, _numbers(masks))
         axes = (index.axes, *(m.axes for m in masks))
-        return self._make(Bounded, key, "index", axes, index, extent, clamp, masks, axis)
+        return self._make(Bounded, key, "index", axes, index, extent, wraps, masks)
 
     def held(self, value: int, dtype: str, axes: Iterable[int]) -> Point:
         return self._make(Held, (value,), dtype, (frozenset(axes),), value)

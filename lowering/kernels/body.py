@@ -17,7 +17,7 @@ from ingot.tracer.dims import Dim, Extent
 class Body:
     """A kernel in the making.
 
-    `buffers` names the memory of each graph value. `index` gives the loop index of every open axis; along the axis
+    `buffers` names the memory of each graph value, `params` lists the dims that the kernel takes. `index` gives the loop index of every open axis; along the axis
     `vector`, a point has `lanes` values, of which `mask` (None: all) says which exist.
     """
 
@@ -29,8 +29,8 @@ class Body:
         self.lanes = 1
         self.mask: Expr | None = None
         self.values: dict[int, Expr] = {}
-        self._params: dict[str, Expr] = {}
-        self._failures: list[tuple[int, int]] = []
+        self.params: list[str] = []
+        self._symbols: dict[str, Expr] = {}
 
     # -- scopes ------------------------------------------------------------------------------------------------
 
@@ -59,9 +59,10 @@ class Body:
         if not isinstance(extent, Dim):
             return ir.index(extent)
         if extent.op == "symbol":
-            found = self._params.get(extent.name)
+            found = self._symbols.get(extent.name)
             if found is None:
-                found = self._params[extent.name] = self.b.param(extent.name)
+                found = self._symbols[extent.name] = self.b.param(extent.name)
+                self.params.append(extent.name)
             return found
         if extent.op == "+":
             total: Expr = ir.index(0)
@@ -192,20 +193,18 @@ class Body:
     def bounded(self, point: pt.Bounded) -> Expr:
         index = ir.convert(self[point.index], "index")
         extent = self.extent(point.extent)
-        if point.clamp is not None:
-            return ir.minimum(ir.maximum(index, 0), self.extent(point.clamp))
         index = self.b.let(index, "i")
-        if self[point.index].type.is_signed:
+        if point.wraps and self[point.index].type.is_signed:
             index = self.b.let(ir.select(index < 0, index + extent, index), "i")
         outside = (index < 0) | (index >= extent)
         wanted = self.all_of(point.masks)
         if outside.type.lanes > 1:
             wanted = self.lane_mask(wanted)
         if wanted is not None:
-            outside = outside & ir.broadcast(wanted, outside.type.lanes) if outside.type.lanes > 1 else outside & wanted
+            outside = outside & wanted
         outside = self.b.let(outside, "outside")
         with self.b.when(ir.ReduceLanes("or", outside) if outside.type.lanes > 1 else outside):
-            self.b.fail(ir.FAIL_INDEX, self._offender(index, outside), extent, point.axis)
+            self.b.fail(ir.FAIL_INDEX, self._offender(index, outside), extent)
         return index
 
     def _offender(self, index: Expr, outside: Expr) -> Expr:

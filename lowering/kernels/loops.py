@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Expr
 from ingot.lowering.loop_builder import Builder
 
+T = TypeVar("T")
 Part = Callable[[Expr, Expr | None, Sequence[Expr]], Sequence[Expr]]
 """Writes one vector: (index of lane 0, mask or None, carried values) -> next carried values."""
 
@@ -20,27 +22,30 @@ def fitting_lanes(lanes: int, extent: object) -> int:
     return lanes
 
 
-def vector_loop(
-    b: Builder, lo: Expr, hi: Expr, lanes: int, unroll: int, carry: Sequence[Sequence[Expr]], part: Part
-) -> list[list[Expr]]:
-    """Cover [lo, hi) with vectors.
+def fitting_unroll(unroll: int, lanes: int, extent: object) -> int:
+    """`unroll`, or fewer vectors when a static extent does not fill them."""
+    return min(unroll, max(extent // lanes, 1)) if isinstance(extent, int) else unroll
 
-        for j in [lo, whole) by unroll * lanes:   part(j), part(j + lanes), ...
-        for j in [whole, hi) by lanes:            part(j, masked)
+
+def vector_loop(
+    b: Builder, lo: Expr, length: Expr, lanes: int, carry: Sequence[Sequence[Expr]], part: Part
+) -> list[list[Expr]]:
+    """Cover [lo, lo + length) with vectors, one in flight for each entry of `carry`.
+
+        for j in [lo, whole) by block:        part(j), part(j + lanes), ...
+        for j in [whole, lo + length) by lanes:   part(j, masked)
 
     `carry[u]` are the values that the u-th vector of each round hands on; the tail continues with those of the
     first. Returns the final ones.
     """
-    length = _static(hi - lo)
-    if length is not None and length < unroll * lanes:
-        unroll = max(length // lanes, 1)
-        carry = carry[: max(unroll, 1)]
-    block = unroll * lanes
-    whole = hi - (hi - lo) % block if length is None else lo + length // block * block
+    block = len(carry) * lanes
+    static = int(length.value) if isinstance(length, ir.Const) else None
+    hi = b.let(lo + length, "end")
+    whole = b.let(hi - length % block if static is None else lo + static // block * block, "whole")
     state = [list(values) for values in carry]
-    if length is None or length >= block:
-        state = _rounds(b, lo, whole, lanes, unroll, state, part)
-    rest = None if length is None else length % block
+    if static is None or static >= block:
+        state = _rounds(b, lo, whole, lanes, state, part)
+    rest = None if static is None else static % block
     if rest == 0:
         return state
     with b.loop("j", whole, hi, lanes, carry=_named(state[:1])) as tail:
@@ -52,11 +57,12 @@ def vector_loop(
 
 
 def _rounds(
-    b: Builder, lo: Expr, hi: Expr, lanes: int, unroll: int, state: list[list[Expr]], part: Part
+    b: Builder, lo: Expr, hi: Expr, lanes: int, state: list[list[Expr]], part: Part
 ) -> list[list[Expr]]:
+    unroll = len(state)
     with b.loop("j", lo, hi, unroll * lanes, carry=_named(state)) as rounds:
         assert rounds.index is not None
-        each = len(state[0]) if state else 0
+        each = len(state[0])
         following: list[Expr] = []
         for u in range(unroll):
             current = rounds.carried[u * each : (u + 1) * each]
@@ -69,11 +75,7 @@ def _named(state: Sequence[Sequence[Expr]]) -> dict[str, Expr]:
     return {f"acc{u}_{i}": value for u, values in enumerate(state) for i, value in enumerate(values)}
 
 
-def _static(length: Expr) -> int | None:
-    return int(length.value) if isinstance(length, ir.Const) else None
-
-
-def tree(op: Callable[[Expr, Expr], Expr], values: Sequence[Expr]) -> Expr:
+def tree(op: Callable[[T, T], T], values: Sequence[T]) -> T:
     """Combine pairwise: neighbours first."""
     level = list(values)
     while len(level) > 1:

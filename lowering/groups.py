@@ -1,0 +1,113 @@
+"""Groups: sets of graph values that one kernel computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot.lowering import points as pt
+from ingot.lowering.loop import Kernel
+from ingot.lowering.points import Place, Point, Points, places
+from ingot.tracer import dims
+from ingot.tracer.dims import Extent
+
+
+class Unfusable(Exception):
+    """The members of a group cannot be computed in one kernel of its kind."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """`roots` are the values that a kernel writes; what lies between them and stored values is computed on the way.
+
+    kind `rows`: loops over `space`, of whose axes `reduced` are reduced. `dot`: a contraction and what is done to its
+    result, whose shape is `space`. `scatter`: one scatter. `host`: the results of one node that has no lowering.
+    """
+
+    kind: str
+    space: tuple[Extent, ...]
+    reduced: frozenset[int]
+    roots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A kernel; the dims that are its params, in order; and the extent of its parallel loop, if it has one."""
+
+    kernel: Kernel
+    params: tuple[str, ...]
+    parallel: Extent | None
+
+
+Memory = Sequence[tuple[int, str, str]]
+"""The buffers of a kernel in order: (graph value, dtype, access)."""
+
+
+def rebuilt(roots: Sequence[Point], removed: frozenset[int]) -> tuple[Points, dict[Point, Point]]:
+    """The points under `roots` anew, without the terms of the axes `removed` in their places."""
+    table, found = Points(), {}
+
+    def moved(place: Place) -> Place:
+        terms = tuple((a, c) for a, c in place.terms if a not in removed)
+        return Place(place.offset, terms, tuple((found[p], c) for p, c in place.loaded))
+
+    def many(points: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple(found[p] for p in points)
+
+    for p in pt.reachable(roots):
+        match p:
+            case pt.Number():
+                new = table.number(p.value, p.dtype)
+            case pt.Read():
+                new = table.read(p.value, p.dtype, moved(p.place), many(p.masks))
+            case pt.Apply():
+                new = table.apply(p.primitive, many(p.args), p.dtype)
+            case pt.Position():
+                new = table.position(moved(p.place), p.dtype)
+            case pt.Divided():
+                new = table.divided(moved(p.place), p.divisor, p.rest)
+            case pt.Within():
+                new = table.within(moved(p.place), p.size, p.step)
+            case pt.Choose():
+                new = table.choose(many(p.masks), found[p.yes], found[p.no])
+            case pt.Bounded():
+                new = table.bounded(found[p.index], p.extent, p.wraps, many(p.masks))
+            case pt.Held():
+                new = table.held(p.value, p.dtype, p.axes - removed)
+            case _:
+                raise TypeError(f"not a point: {p!r}")
+        found[p] = new
+    return table, found
+
+
+def merged_axes(
+    axes: Sequence[tuple[int, Extent]], classes: Sequence[int], all_places: Sequence[Place]
+) -> tuple[dict[int, Extent], frozenset[int]]:
+    """Which loops can be one: neighbours of one class that every place walks through contiguously.
+
+    Returns the extents of the axes that are left, in order, and the axes that are gone: those of extent 1, and the
+    outer one of each pair that was merged.
+    """
+    left: list[tuple[int, Extent, int]] = []
+    gone: set[int] = set()
+    for (axis, extent), kind in zip(axes, classes, strict=True):
+        if isinstance(extent, int) and extent == 1:
+            gone.add(axis)
+            continue
+        if left and left[-1][2] == kind and _contiguous(left[-1][0], axis, extent, all_places):
+            outer, size, _ = left.pop()
+            gone.add(outer)
+            extent = size * extent
+        left.append((axis, extent, kind))
+    return {axis: extent for axis, extent, _ in left}, frozenset(gone)
+
+
+def _contiguous(outer: int, inner: int, extent: Extent, all_places: Sequence[Place]) -> bool:
+    return all(
+        dims.same(place.coefficient(outer), place.coefficient(inner) * extent) for place in all_places
+    )
+
+
+def all_places(points: Sequence[Point]) -> list[Place]:
+    """The places in all of `points`."""
+    return [place for point in points for place in places(point)]

@@ -1,0 +1,504 @@
+"""The general loop nest: maps and reductions over one index space, fused along the axes that stay.
+
+    parallel for each kept index:
+        stage 0:  for each reduced index: accumulate and store
+        stage 1:  for each reduced index: accumulate and store, with the results of stage 0 in registers
+        ...
+
+A map is the case without reduced axes; softmax, log-sum-exp, normalisations and cross entropy are rows of two or three
+stages. The vector axis may be a kept or a reduced one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ingot.lowering import loop as ir
+from ingot.lowering import points as pt
+from ingot.lowering import rules
+from ingot.lowering.groups import Built, Group, Memory, Unfusable, all_places, merged_axes, rebuilt
+from ingot.lowering.kernels.body import Body
+from ingot.lowering.kernels.loops import fitting_lanes, fitting_unroll, tree, vector_loop
+from ingot.lowering.llvm.target import Target
+from ingot.lowering.loop import Expr
+from ingot.lowering.loop_builder import Builder
+from ingot.lowering.points import ZERO, Place, Point, Points, along, linear
+from ingot.lowering.pull import Index, Puller, is_full, is_one, producers
+from ingot.lowering.rules.reduce import Accumulator, accumulator, reduced_axes
+from ingot.tracer import dims
+from ingot.tracer.dims import Extent
+from ingot.tracer.graph import Graph, Literal
+
+MAP_BLOCK = 16384
+"""Elements of a parallel piece of a one-dimensional map."""
+SUM_BLOCK = 256
+"""Additions in a row to one accumulator before it joins the total."""
+
+
+@dataclass
+class Reduction:
+    """A reduction of a stage; `held` is its result at the kept indices."""
+
+    value: int
+    accumulator: Accumulator
+    axis: int
+    x: Point
+    held: Point
+
+
+@dataclass
+class Stage:
+    """One pass over the reduced axes. Stores are (graph value, element number, point); those `after` the pass are
+    at the kept indices, with its reductions known."""
+
+    reductions: list[Reduction] = field(default_factory=list)
+    stores: list[tuple[int, Place, Point]] = field(default_factory=list)
+    after: list[tuple[int, Place, Point]] = field(default_factory=list)
+
+    def roots(self) -> list[Point]:
+        return [r.x for r in self.reductions] + [p for _, _, p in (*self.stores, *self.after)]
+
+
+@dataclass
+class Plan:
+    """A group as point expressions, by stages. `extents` are those of the loop axes, by number."""
+
+    extents: dict[int, Extent]
+    reduced: frozenset[int]
+    stages: list[Stage]
+
+    def points(self) -> list[Point]:
+        return pt.reachable([root for stage in self.stages for root in stage.roots()])
+
+
+# -- planning -----------------------------------------------------------------------------------------------------
+
+
+def plan(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int]) -> Plan:
+    """The stages of a group. `stored` are the values that lie in buffers already, `needed` those of its roots that
+    somebody else reads; the others are kept in registers where that is possible.
+
+    Raises:
+        Unfusable: when a member reads another one elsewhere than at its own index.
+    """
+    return _Planner(graph, group, stored, needed).plan()
+
+
+class _Planner:
+    def __init__(self, graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int]) -> None:
+        self.graph, self.group, self.stored = graph, group, stored
+        self.needed = set(needed)
+        self.points = Points()
+        self.roots = set(group.roots)
+        self.order: dict[int, int] = {}
+        self.current = 0
+        self.helds: dict[int, Point] = {}
+
+    def plan(self) -> Plan:
+        group = self.group
+        for root in group.roots:
+            self.order[root] = self.stage_of(root)
+        count = 1 + max(self.order[r] for r in group.roots)
+        stages = [Stage() for _ in range(count)]
+        for root in sorted(group.roots, key=lambda r: (self.order[r], r)):
+            self.current = self.order[root]
+            self.place_root(root, stages[self.current])
+        for stage in stages:
+            stage.stores = [item for item in stage.stores if item[0] in self.needed]
+            stage.after = [item for item in stage.after if item[0] in self.needed]
+        return Plan(dict(enumerate(group.space)), group.reduced, stages)
+
+    def is_reduction(self, value: int) -> bool:
+        node = producers(self.graph)[value]
+        return rules.structured.get(type(node.primitive)) == "reduce" and value in self.roots
+
+    def stage_of(self, root: int) -> int:
+        """The stage that computes `root`: one after the reductions that it needs. Roots come in order."""
+        stage, seen = 0, {root}
+        stack = [root]
+        while stack:
+            for operand in producers(self.graph)[stack.pop()].operands:
+                if isinstance(operand, Literal) or operand in seen or operand in self.stored:
+                    continue
+                seen.add(operand)
+                reduction = self.is_reduction(operand)
+                if reduction or (operand in self.roots and self.is_full_map(operand)):
+                    stage = max(stage, self.order[operand] + reduction)
+                else:
+                    stack.append(operand)
+        if stage and not self.is_reduction(root) and not self.is_full_map(root):
+            stage -= 1  # at the end of the stage whose results it uses
+        return stage
+
+    def is_full_map(self, root: int) -> bool:
+        return dims.same_shape(self.graph.avals[root].shape, self.group.space)
+
+    def place_root(self, root: int, stage: Stage) -> None:
+        aval = self.graph.avals[root]
+        puller = Puller(self.graph, self.points, self.reads_buffer, self.held)
+        if self.is_reduction(root):
+            node = producers(self.graph)[root]
+            (operand,) = node.operands
+            source = self.graph.aval_of(operand)
+            axes = frozenset(reduced_axes(node.primitive))
+            if not dims.same_shape(source.shape, self.group.space) or axes != self.group.reduced:
+                raise Unfusable
+            x = puller.pull(operand, self.whole())
+            kept = [a for a in range(len(self.group.space)) if a not in axes]
+            held = self.points.held(root, aval.dtype.short, kept)
+            self.helds[root] = held
+            acc = accumulator(node.primitive, source.dtype.short)
+            stage.reductions.append(Reduction(root, acc, min(axes, default=-1), x, held))
+            stage.after.append((root, self.element(self.kept_index(root), root), held))
+        elif self.is_full_map(root):
+            index = self.whole()
+            stage.stores.append((root, self.element(index, root), puller.pull(root, index)))
+        else:
+            index = self.kept_index(root)
+            stage.after.append((root, self.element(index, root), puller.pull(root, index)))
+
+    def whole(self) -> Index:
+        return whole_index(self.group.space)
+
+    def kept_index(self, root: int) -> Index:
+        """The index of a value with the kept shape, reduced axes left out or of extent 1."""
+        shape, space, reduced = self.graph.avals[root].shape, self.group.space, self.group.reduced
+        kept = [a for a in range(len(space)) if a not in reduced]
+        if dims.same_shape(shape, [space[a] for a in kept]):
+            return tuple(ZERO if is_one(space[a]) else along(a) for a in kept)
+        if dims.same_shape(shape, [1 if a in reduced else n for a, n in enumerate(space)]):
+            return tuple(ZERO if a in reduced or is_one(n) else along(a) for a, n in enumerate(space))
+        raise Unfusable
+
+    def element(self, index: Index, root: int) -> Place:
+        return linear(index, self.graph.avals[root].shape)
+
+    def reads_buffer(self, value: int) -> bool:
+        """Stored elsewhere, or by an earlier stage of this kernel (whose index `held` has checked)."""
+        if value in self.stored:
+            return True
+        if value not in self.roots or self.is_reduction(value) or not self.is_full_map(value):
+            return False
+        if self.order[value] == self.current:
+            return False
+        self.needed.add(value)
+        return True
+
+    def held(self, value: int, index: Index) -> Point | None:
+        """Members of the group may be used at their own index only."""
+        if value not in self.roots:
+            return None
+        if self.is_reduction(value):
+            if _same_index(index, self.kept_index(value)):
+                return self.helds[value]
+            raise Unfusable
+        if self.is_full_map(value):
+            if not is_full(index, self.group.space):
+                raise Unfusable
+        elif not _same_index(index, self.kept_index(value)):
+            raise Unfusable
+        return None
+
+
+def whole_index(shape: Sequence[Extent]) -> Index:
+    """The index that walks over `shape`, with 0 along axes of extent 1."""
+    return tuple(ZERO if is_one(n) else along(a) for a, n in enumerate(shape))
+
+
+def _same_index(a: Index, b: Index) -> bool:
+    return all(x.key == y.key for x, y in zip(a, b, strict=True))
+
+
+# -- scheduling ---------------------------------------------------------------------------------------------------
+
+
+def simplified(plan: Plan) -> Plan:
+    """The plan with as few loops as possible: for a map of contiguous arrays
+
+    before:  for i in n: for j in m: y[i*m + j] = f(x[i*m + j])
+    after:   for j in n*m: y[j] = f(x[j])
+    """
+    points = plan.points()
+    walked = all_places(points) + [
+        place for stage in plan.stages for _, place, _ in stage.stores
+    ]
+    kept_only = [place for stage in plan.stages for _, place, _ in stage.after]
+    order = [a for a in plan.extents if a not in plan.reduced] + [a for a in plan.extents if a in plan.reduced]
+    if plan.reduced:
+        for axis in order:
+            if axis in plan.reduced and any(r.accumulator.positions for s in plan.stages for r in s.reductions):
+                walked.append(along(axis))
+    neighbours = [(a, plan.extents[a]) for a in sorted(plan.extents)]
+    classes = [int(a in plan.reduced) for a, _ in neighbours]
+    extents, gone = merged_axes(neighbours, classes, [*walked, *kept_only])
+    if not gone:
+        return plan
+    _, found = rebuilt([*points, *(r.held for s in plan.stages for r in s.reductions)], gone)
+
+    def moved(items: Sequence[tuple[int, Place, Point]]) -> list[tuple[int, Place, Point]]:
+        return [
+            (value, Place(p.offset, tuple((a, c) for a, c in p.terms if a not in gone), p.loaded), found[point])
+            for value, p, point in items
+        ]
+
+    stages = [
+        Stage(
+            [Reduction(r.value, r.accumulator, r.axis, found[r.x], found[r.held]) for r in s.reductions],
+            moved(s.stores),
+            moved(s.after),
+        )
+        for s in plan.stages
+    ]
+    return Plan(extents, plan.reduced & extents.keys(), stages)
+
+
+def vector_axis(plan: Plan) -> int | None:
+    """The axis along which most accesses are contiguous; of equals the last."""
+    places = [p.place for p in plan.points() if isinstance(p, pt.Read)]
+    stores = [place for s in plan.stages for _, place, _ in (*s.stores, *s.after)]
+
+    def score(axis: int) -> tuple[int, int]:
+        total = 0
+        for weight, group in ((2, places), (3, stores)):
+            for place in group:
+                if any(axis in p.axes for p, _ in place.loaded):
+                    total -= 1
+                else:
+                    c = place.coefficient(axis)
+                    total += weight if is_one(c) else 0 if dims.same(c, 0) else -weight
+        extent = plan.extents[axis]
+        if isinstance(extent, int) and extent < 4:
+            total -= 2
+        return total, axis
+
+    return max(plan.extents, key=score, default=None)
+
+
+def build(plan: Plan, name: str, target: Target, buffers: Memory) -> Built:
+    """The kernel of a plan."""
+    return Writer(plan, name, target, buffers).build()
+
+
+class Writer:
+    """Writes the loop nest of a plan."""
+
+    def __init__(self, plan: Plan, name: str, target: Target, buffers: Memory) -> None:
+        self.plan = plan
+        self.parallel: Extent | None = None
+        self.b = Builder(name)
+        names: dict[int, str] = {}
+        for value, dtype, access in buffers:
+            names[value] = self.b.buffer("x" if access == "read" else "y", dtype, access)
+        self.body = Body(self.b, names)
+        self.points = plan.points()
+        self.written = {value for s in plan.stages for value, _, _ in s.stores}
+        self.axis = vector_axis(plan)
+        self.lanes, self.unroll = self._width(target)
+
+    def _width(self, target: Target) -> tuple[int, int]:
+        moving = [p for p in self.points if self.axis in p.axes and p.dtype != "index"]
+        widest = max((4 if p.dtype in ir.NARROW_FLOATS else ir.BYTES[p.dtype] for p in moving), default=4)
+        if any(r.accumulator.positions for s in self.plan.stages for r in s.reductions):
+            widest = max(widest, 4)
+        extent = self.plan.extents.get(self.axis, 1) if self.axis is not None else 1
+        lanes = fitting_lanes(target.bits // (8 * widest), extent)
+        cost = sum(rules.costs.get(type(p.primitive), 1) for p in moving if isinstance(p, pt.Apply))
+        unroll = fitting_unroll(4 if cost <= 8 else 2 if cost <= 24 else 1, lanes, extent)
+        if self.plan.reduced and self.axis not in self.plan.reduced:
+            # vectors of several registers: each pass over the reduced axes then reads longer runs
+            return lanes * unroll, 1
+        return lanes, unroll
+
+    def build(self) -> Built:
+        kept = [a for a in self.plan.extents if a not in self.plan.reduced]
+        loops = [a for a in kept if a != self.axis]
+        self.emit(top=True)
+        if not loops and self.axis in kept:
+            self.blocks()
+        else:
+            self.outer(loops, "parallel" if loops else "serial")
+        return Built(self.b.kernel(), tuple(self.body.params), self.parallel)
+
+    def serial(self) -> None:
+        """The nest without a parallel loop, as part of a larger kernel."""
+        self.emit(top=True)
+        self.outer([a for a in self.plan.extents if a not in self.plan.reduced and a != self.axis], "serial")
+
+    def emit(self, top: bool = False) -> None:
+        """What can be computed with the loops that are open; at the top, where only definitions may stand beside
+        the parallel loop, nothing that can fail."""
+        self.body.emit(
+            p for p in self.points
+            if not (top and isinstance(p, pt.Bounded)) and not (isinstance(p, pt.Read) and p.value in self.written)
+        )  # fmt: skip
+
+    def outer(self, axes: Sequence[int], kind: str) -> None:
+        if axes:
+            if kind == "parallel":
+                self.parallel = self.plan.extents[axes[0]]
+            with self.b.loop("i", 0, self.body.extent(self.plan.extents[axes[0]]), kind=kind) as scope:
+                assert scope.index is not None
+                with self.body.axis(axes[0], scope.index):
+                    self.emit()
+                    self.outer(axes[1:], "serial")
+        elif self.axis is not None and self.axis not in self.plan.reduced:
+            self.across(ir.index(0), self.body.extent(self.plan.extents[self.axis]))
+        else:
+            self.emit()
+            self.stages()
+
+    def blocks(self) -> None:
+        """A single kept axis, in pieces that can run in parallel."""
+        assert self.axis is not None
+        extent = self.plan.extents[self.axis]
+        size = MAP_BLOCK if not self.plan.reduced else self.lanes * self.unroll
+        if isinstance(extent, int) and extent <= size:
+            self.across(ir.index(0), ir.index(extent))
+            return
+        self.parallel = dims.ceil_div(extent, size)
+        with self.b.loop("block", 0, self.body.extent(self.parallel), kind="parallel") as scope:
+            assert scope.index is not None
+            lo = self.b.let(scope.index * size, "lo")
+            whole = isinstance(extent, int) and extent % size == 0
+            length = ir.index(size) if whole else ir.minimum(self.body.extent(extent) - lo, size)
+            self.across(lo, length if whole else self.b.let(length, "length"))
+
+    def across(self, lo: Expr, length: Expr) -> None:
+        """Vectors along a kept axis."""
+        assert self.axis is not None
+        axis = self.axis
+
+        def part(base: Expr, mask: Expr | None, carried: Sequence[Expr]) -> Sequence[Expr]:
+            with self.body.lane_axis(axis, base, self.lanes, mask):
+                self.emit()
+                self.stages()
+            return ()
+
+        vector_loop(self.b, lo, length, self.lanes, [()] * self.unroll, part)
+
+    def stages(self) -> None:
+        for stage in self.plan.stages:
+            if stage.reductions or stage.stores:
+                self.passes(stage)
+            self.body.emit(self.points)
+            for item in stage.after:
+                self.body.store(*item)
+
+    # -- one pass over the reduced axes ---------------------------------------------------------------------------
+
+    def passes(self, stage: Stage) -> None:
+        axes = [a for a in self.plan.extents if a in self.plan.reduced]
+        serial = [a for a in axes if a != self.axis]
+        along_vector = self.axis in axes
+        lanes = self.lanes
+        start: list[Expr] = [ir.broadcast(c, lanes) for r in stage.reductions for c in r.accumulator.initial]
+        state = [list(start) for _ in range(self.unroll if along_vector else 1)]
+        state = self.nest(stage, serial, state)
+        at = 0
+        for reduction in stage.reductions:
+            acc, n = reduction.accumulator, len(reduction.accumulator.initial)
+            joined = tree(acc.join, [part[at : at + n] for part in state])
+            result = acc.lanes(joined) if along_vector else joined[-1]
+            at += n
+            dtype = reduction.held.dtype
+            self.body.values[reduction.held.number] = self.b.let(ir.convert(result, dtype), "total")
+
+    def nest(self, stage: Stage, serial: Sequence[int], state: list[list[Expr]]) -> list[list[Expr]]:
+        if not serial:
+            if self.axis is not None and self.axis in self.plan.reduced:
+                return self.blocked(stage, self.axis, state)
+            return self.inside(stage, state)
+        axis, *rest = serial
+        if not rest and self.axis not in self.plan.reduced:
+            return self.blocked(stage, axis, state)
+        with self.carrying("k", ir.index(0), self.body.extent(self.plan.extents[axis]), state) as (scope, current):
+            with self.body.axis(axis, scope.index):
+                self.emit()
+                scope.next(*_flat(self.nest(stage, rest, current)))
+        return _like(scope.results, state)
+
+    @contextmanager
+    def carrying(self, name: str, lo: Expr, hi: Expr, state: list[list[Expr]], step: int = 1) -> Iterator:
+        carry = {f"s{u}_{i}": v for u, part in enumerate(state) for i, v in enumerate(part)}
+        with self.b.loop(name, lo, hi, step, carry=carry) as scope:
+            yield scope, _like(scope.carried, state)
+
+    def blocked(self, stage: Stage, axis: int, state: list[list[Expr]]) -> list[list[Expr]]:
+        """The innermost reduced axis; sums in blocks, whose totals are added up."""
+        extent = self.plan.extents[axis]
+        vectors = len(state) * self.lanes if axis == self.axis else 1
+        size = SUM_BLOCK * vectors
+        sums = any(r.accumulator.blocked for r in stage.reductions)
+        if not sums or (isinstance(extent, int) and extent <= 2 * size):
+            return self.innermost(stage, axis, ir.index(0), self.body.extent(extent), state)
+        n = self.body.extent(extent)
+        with self.carrying("block", ir.index(0), n, state, size) as (scope, current):
+            length = self.b.let(ir.minimum(n - scope.index, size), "length")
+            fresh = [self._fresh(stage, part) for part in current]
+            found = self.innermost(stage, axis, scope.index, length, fresh)
+            joined = [self._joined(stage, old, new) for old, new in zip(current, found, strict=True)]
+            scope.next(*_flat(joined))
+        return _like(scope.results, state)
+
+    def _fresh(self, stage: Stage, part: Sequence[Expr]) -> list[Expr]:
+        out: list[Expr] = []
+        for r in stage.reductions:
+            n = len(r.accumulator.initial)
+            mine = part[len(out) : len(out) + n]
+            lanes = part[len(out)].type.lanes
+            out += [ir.broadcast(c, lanes) for c in r.accumulator.initial] if r.accumulator.blocked else mine
+        return out
+
+    def _joined(self, stage: Stage, old: Sequence[Expr], new: Sequence[Expr]) -> list[Expr]:
+        out: list[Expr] = []
+        for r in stage.reductions:
+            at, n = len(out), len(r.accumulator.initial)
+            a, b = old[at : at + n], new[at : at + n]
+            out += r.accumulator.join(a, b) if r.accumulator.blocked else b
+        return out
+
+    def innermost(
+        self, stage: Stage, axis: int, lo: Expr, length: Expr, state: list[list[Expr]]
+    ) -> list[list[Expr]]:
+        if axis == self.axis:
+
+            def part(base: Expr, mask: Expr | None, carried: Sequence[Expr]) -> Sequence[Expr]:
+                with self.body.lane_axis(axis, base, self.lanes, mask):
+                    return self.inside(stage, [list(carried)])[0]
+
+            return vector_loop(self.b, lo, length, self.lanes, state, part)
+        with self.carrying("k", lo, lo + length, state) as (scope, current):
+            with self.body.axis(axis, scope.index):
+                scope.next(*_flat(self.inside(stage, current)))
+        return _like(scope.results, state)
+
+    def inside(self, stage: Stage, state: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
+        """One element, or one vector of them: evaluate, accumulate, store."""
+        body = self.body
+        body.emit(pt.reachable([r.x for r in stage.reductions] + [p for _, _, p in stage.stores]))
+        (carried,) = state
+        following: list[Expr] = []
+        for r in stage.reductions:
+            acc, lanes = r.accumulator, self.lanes
+            x = ir.convert(ir.broadcast(body[r.x], lanes), acc.dtype)
+            if body.mask is not None and self.axis in self.plan.reduced:
+                x = ir.select(body.mask, x, ir.broadcast(acc.neutral, lanes))
+            position = None
+            if acc.positions:
+                position = ir.broadcast(ir.convert(body.spread(along(r.axis)), "u32"), lanes)
+            mine = carried[len(following) : len(following) + len(acc.initial)]
+            following += [self.b.let(v, "next") for v in acc.step(mine, x, position)]
+        for item in stage.stores:
+            body.store(*item)
+        return [following]
+
+
+def _flat(state: Sequence[Sequence[Expr]]) -> list[Expr]:
+    return [value for part in state for value in part]
+
+
+def _like(values: Sequence[Expr], state: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
+    each = len(state[0])
+    return [list(values[u * each : (u + 1) * each]) for u in range(len(state))]

@@ -1,0 +1,51 @@
+"""Lowering rules: primitive to loop IR, one file per family of `tracer.primitives`.
+
+Elementwise primitives are expressions over lanes (`rules.elementwise`), those that move elements are index maps
+(`rules.shape`, `rules.index`), and the rest have kernels of their own (`rules.reduce`, `rules.contract`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.lowering import loop as ir
+from ingot.lowering.llvm import vecmath
+from ingot.lowering.rules import contract, elementwise, index, reduce, shape  # noqa: F401  (they register)
+from ingot.lowering.rules.registry import costs, indexed, limits, needs, scalar_rule, scalars, structured
+from ingot.tracer.aval import Aval
+from ingot.tracer.primitive import Primitive
+from ingot.tracer.primitives.control import Call
+from ingot.tracer.primitives.shape import OptimizationBarrier
+
+__all__ = ["costs", "covers", "indexed", "is_lowered", "kind_of", "scalar_rule", "scalars", "structured"]
+
+_INLINED = (Call, OptimizationBarrier)  # what simplification and fusion see through
+
+
+def is_lowered(cls: type[Primitive]) -> bool:
+    """Whether programs compute the primitive natively, for the dtypes and uses its rule covers."""
+    known = cls in scalars or cls in indexed or cls in structured or cls in _INLINED
+    return known and all(vecmath.supports(op, "f32") for op in needs.get(cls, ()))
+
+
+def covers(primitive: Primitive, avals: Sequence[Aval], results: Sequence[Aval]) -> bool:
+    """Whether this use of a primitive is computed natively."""
+    cls = type(primitive)
+    if not is_lowered(cls) or any(a.dtype.short not in ir.BYTES for a in (*avals, *results)):
+        return False
+    limit = limits.get(cls)
+    if limit is not None and not limit(primitive, avals):
+        return False
+    return all(vecmath.supports(op, _computed_in(avals[0])) for op in needs.get(cls, ()))
+
+
+def _computed_in(aval: Aval) -> str:
+    return "f32" if aval.dtype.short in ir.NARROW_FLOATS else aval.dtype.short
+
+
+def kind_of(primitive: Primitive, avals: Sequence[Aval], results: Sequence[Aval]) -> str:
+    """`map`, `view` (moves elements), the kind of a kernel of its own, or `host`."""
+    if not covers(primitive, avals, results):
+        return "host"
+    cls = type(primitive)
+    return "map" if cls in scalars else structured.get(cls, "view")

@@ -1,0 +1,71 @@
+"""Gathers and windows as index maps with loaded indices, each checked against the extent of its axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ingot.lowering.loop import NARROW_FLOATS
+from ingot.lowering.points import ZERO, Place, fixed
+from ingot.lowering.rules.registry import indexes, nests
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Extent
+from ingot.tracer.primitives import index as ix
+
+if TYPE_CHECKING:
+    from ingot.lowering.pull import Index, Pulling, Site
+
+
+@indexes(ix.Gather)
+def _gather(p: ix.Gather, s: Site, index: Index) -> Pulling:
+    x, *positions = s.avals
+    rank = max(a.ndim for a in positions)
+    window = index[p.position : p.position + rank]
+    rest = [*index[: p.position], *index[p.position + rank :]]
+    found = [ZERO] * x.ndim
+    for operand, (axis, aval) in enumerate(zip(p.axes, positions, strict=True), start=1):
+        chosen = yield s.ask(lined_up(window, aval.shape), operand)
+        found[axis] = Place(0, (), ((s.points.bounded(chosen, x.shape[axis], True, s.masks), 1),))
+    for axis, place in zip((i for i in range(x.ndim) if i not in p.axes), rest, strict=True):
+        found[axis] = place
+    return (yield s.ask(found))
+
+
+def lined_up(index: Index, shape: Sequence[Extent]) -> Index:
+    """The index of an operand of `shape` broadcast to the rank of `index`."""
+    kept = index[len(index) - len(shape) :]
+    return tuple(ZERO if isinstance(n, int) and n == 1 else place for place, n in zip(kept, shape, strict=True))
+
+
+@indexes(ix.DynamicSlice)
+def _dynamic_slice(p: ix.DynamicSlice, s: Site, index: Index) -> Pulling:
+    moved = list(index)
+    for nth, axis in enumerate(p.axes):
+        start = yield s.ask((fixed(nth),), 1)
+        room = s.avals[0].shape[axis] - p.sizes[axis] + 1
+        checked = s.points.bounded(start, room, False, s.masks)
+        moved[axis] = moved[axis] + Place(0, (), ((checked, 1),))
+    return (yield s.ask(moved))
+
+
+@indexes(ix.DynamicUpdate)
+def _dynamic_update(p: ix.DynamicUpdate, s: Site, index: Index) -> Pulling:
+    x, update, _ = s.avals
+    moved, masks = list(index), []
+    for axis, n in enumerate(update.shape):
+        if axis in p.axes:
+            start = yield s.ask((fixed(p.axes.index(axis)),), 2)
+            checked = s.points.bounded(start, x.shape[axis] - n + 1, False, s.masks)
+            moved[axis] = moved[axis] + Place(0, (), ((checked, -1),))
+        masks.append(s.points.within(moved[axis], n))
+    new = yield s.ask(moved, 1, (*s.masks, *masks))
+    old = yield s.ask(index, 0)
+    return s.points.choose(tuple(masks), new, old)
+
+
+def _exact(p: ix.Scatter, avals: Sequence[Aval]) -> bool:
+    """Sums and products in half precision need a wider copy, which the kernel does not make."""
+    return avals[0].dtype.short not in NARROW_FLOATS or p.mode not in ("add", "mul")
+
+
+nests(ix.Scatter, "scatter", _exact)

@@ -1,0 +1,146 @@
+"""Reductions as accumulators: what a loop carries, and how partial results join."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ingot.lowering import loop as ir
+from ingot.lowering.loop import Expr
+from ingot.lowering.rules.registry import nests
+from ingot.tracer.aval import Aval
+from ingot.tracer.primitive import Primitive
+from ingot.tracer.primitives import reduce as rd
+
+Exprs = Sequence[Expr]
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """How a reduction of elements of `dtype` (float16 and bfloat16: of float32) runs.
+
+    `initial` are the carried values before the first element, the last of them becomes the result; `step(carried, x,
+    position)` takes in an element; `join(a, b)` merges two partial results; `lanes(carried)` makes one scalar result
+    out of those in all lanes.
+    `blocked`: long runs are cut into blocks that are summed separately, which bounds the rounding error.
+    `neutral` replaces elements that do not exist.
+    """
+
+    dtype: str
+    initial: tuple[ir.Const, ...]
+    neutral: ir.Const
+    step: Callable[[Exprs, Expr, Expr | None], list[Expr]]
+    join: Callable[[Exprs, Exprs], list[Expr]]
+    lanes: Callable[[Exprs], Expr]
+    blocked: bool = False
+    positions: bool = False
+
+
+def lowest(dtype: str) -> ir.Const:
+    return ir.const(*_limit(dtype, False))
+
+
+def highest(dtype: str) -> ir.Const:
+    return ir.const(*_limit(dtype, True))
+
+
+def _limit(dtype: str, upper: bool) -> tuple[bool | int | float, str]:
+    if dtype == "bool":
+        return upper, dtype
+    if dtype in ir.FLOATS:
+        return (math.inf if upper else -math.inf), dtype
+    bits = 8 * ir.BYTES[dtype]
+    if dtype in ir.SIGNED:
+        return ((1 << bits - 1) - 1 if upper else -(1 << bits - 1)), dtype
+    return ((1 << bits) - 1 if upper else 0), dtype
+
+
+def _folding(op: str, dtype: str, start: ir.Const, blocked: bool = False) -> Accumulator:
+    def join(a: Exprs, b: Exprs) -> list[Expr]:
+        return [ir.Binary(op, a[0], b[0])]
+
+    return Accumulator(
+        dtype,
+        (start,),
+        start,
+        lambda carried, x, position: join(carried, (x,)),
+        join,
+        lambda carried: ir.ReduceLanes(op, carried[0]),
+        blocked,
+    )
+
+
+def _arg(op: str, dtype: str) -> Accumulator:
+    """Carries the best value and its position; the first one wins, and NaN beats everything."""
+    start = lowest(dtype) if op == "max" else highest(dtype)
+    before = "gt" if op == "max" else "lt"
+
+    def is_nan(x: Expr) -> Expr | None:
+        return x.ne(x) if x.type.is_float else None
+
+    def better(x: Expr, best: Expr) -> Expr:
+        wins, nan = ir.Compare(before, x, best), is_nan(x)
+        return wins if nan is None else wins | (nan & best.eq(best))
+
+    def same(x: Expr, y: Expr) -> Expr:
+        nan = is_nan(x)
+        return x.eq(y) if nan is None else x.eq(y) | (nan & y.ne(y))
+
+    def step(carried: Exprs, x: Expr, position: Expr | None) -> list[Expr]:
+        best, at = carried
+        assert position is not None
+        wins = better(x, best)
+        return [ir.select(wins, x, best), ir.select(wins, position, at)]
+
+    def join(a: Exprs, b: Exprs) -> list[Expr]:
+        wins = better(b[0], a[0]) | (same(b[0], a[0]) & (b[1] < a[1]))
+        return [ir.select(wins, b[0], a[0]), ir.select(wins, b[1], a[1])]
+
+    def lanes(carried: Exprs) -> Expr:
+        best, at = carried
+        if best.type.lanes == 1:
+            return at
+        winner = ir.broadcast(ir.ReduceLanes(op, best), best.type.lanes)
+        return ir.ReduceLanes("min", ir.select(same(best, winner), at, highest("u32")))
+
+    return Accumulator(dtype, (start, ir.const(0, "u32")), start, step, join, lanes, positions=True)
+
+
+def accumulator(primitive: Primitive, dtype: str) -> Accumulator:
+    """The accumulator of a reduction primitive over elements of `dtype` (a short name)."""
+    dtype = "f32" if dtype in ir.NARROW_FLOATS else dtype
+    match primitive:
+        case rd.ReduceSum():
+            return _folding("add", dtype, ir.const(0, dtype), dtype in ir.FLOATS)
+        case rd.ReduceProd():
+            return _folding("mul", dtype, ir.const(1, dtype))
+        case rd.ReduceMax():
+            return _folding("max", dtype, lowest(dtype))
+        case rd.ReduceMin():
+            return _folding("min", dtype, highest(dtype))
+        case rd.ReduceAll():
+            return _folding("and", dtype, ir.const(True, dtype))
+        case rd.ReduceAny():
+            return _folding("or", dtype, ir.const(False, dtype))
+        case rd.Argmax():
+            return _arg("max", "u8" if dtype == "bool" else dtype)
+        case rd.Argmin():
+            return _arg("min", "u8" if dtype == "bool" else dtype)
+    raise TypeError(f"not a reduction: {primitive!r}")
+
+
+def reduced_axes(primitive: Primitive) -> tuple[int, ...]:
+    """The axes of the operand that a reduction removes."""
+    return (primitive.axis,) if isinstance(primitive, rd.ArgReduce) else primitive.axes  # type: ignore[attr-defined]
+
+
+def _real(p: Primitive, avals: Sequence[Aval]) -> bool:
+    return avals[0].dtype.kind != "c"
+
+
+
+for _cls in (
+    rd.ReduceSum, rd.ReduceProd, rd.ReduceMax, rd.ReduceMin, rd.ReduceAll, rd.ReduceAny, rd.Argmax, rd.Argmin,
+):  # fmt: skip
+    nests(_cls, "reduce", _real)
