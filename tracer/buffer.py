@@ -68,7 +68,7 @@ def install() -> bool:
 
 
 def _buffer(self: array, flags: int) -> memoryview:
-    return memoryview(self._writable_view())
+    return memoryview(self._writable_view())  # type: ignore[arg-type]
 
 
 def _slot(cls: type) -> ctypes.c_void_p | None:

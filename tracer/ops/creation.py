@@ -22,7 +22,7 @@ from ingot.tracer.primitives.shape import BroadcastTo, Iota
 ShapeLike: TypeAlias = "Extent | Sequence[Extent]"
 
 
-# -- constants ------------------------------------------------------------------------------------------------
+# -- constants -------------------------------------------------------------------------------------
 
 
 def zeros(shape: ShapeLike, dtype: Dtype | None = dtypes.float32, *, stream: Any = None) -> array:
@@ -81,7 +81,7 @@ def asarray(a: Any, dtype: Dtype | None = None, *, copy: bool | None = None) -> 
     return array(a, dtype)
 
 
-# -- ranges ---------------------------------------------------------------------------------------------------
+# -- ranges ----------------------------------------------------------------------------------------
 
 
 def arange(
@@ -176,7 +176,7 @@ def linspace(
     return (low * (1 - t) + high * t).astype(dtype)
 
 
-# -- masks ----------------------------------------------------------------------------------------------------
+# -- masks -----------------------------------------------------------------------------------------
 
 
 def _offsets(n: Extent, m: Extent) -> array:

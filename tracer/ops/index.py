@@ -23,16 +23,16 @@ from ingot.tracer.primitives.shape import BroadcastTo, Iota, Slice, SliceUpdate,
 Shape = tuple[Extent, ...]
 
 
-# -- what an index means ----------------------------------------------------------------------------------------
+# -- what an index means ---------------------------------------------------------------------------
 
 
 @dataclass
 class _Selection:
     """An index expression on an array of `shape`, taken apart.
 
-    First a slice (`starts`, `stops`, `strides`, one entry per axis), then axes with an integer index are dropped,
-    then `arrays` index the axes `axes` of what is left, their dims put at `position`; last, axes of extent 1
-    are inserted, which gives `result`.
+    First a slice (`starts`, `stops`, `strides`, one entry per axis), then axes with an integer index are
+    dropped, then `arrays` index the axes `axes` of what is left, their dims put at `position`; last, axes of
+    extent 1 are inserted, which gives `result`.
     """
 
     shape: Shape
@@ -61,7 +61,7 @@ class _Selection:
 
 
 def _items(index: Any, ndim: int) -> list[Any]:
-    """The items of an index, its ellipsis replaced by full slices, masks by the indices of their true elements."""
+    """The items of an index, with slices for its ellipsis and integer arrays for its masks."""
     given = list(index) if isinstance(index, tuple) else [index]
     given = [part for item in given for part in _normal_item(item)]
     if sum(item is Ellipsis for item in given) > 1:
@@ -84,7 +84,9 @@ def _normal_item(item: Any) -> list[Any]:
     if isinstance(item, int | np.integer):
         return [int(item)]
     if isinstance(item, list | np.ndarray):
-        item = array(item if isinstance(item, list) and item else np.asarray(item, np.int32) if not len(item) else item)
+        item = array(
+            item if isinstance(item, list) and item else np.asarray(item, np.int32) if not len(item) else item
+        )
     if not isinstance(item, array):
         raise ValueError(f"[index] Cannot index an array with an object of type {type(item).__name__}.")
     if item.dtype is dtypes.bool_:
@@ -120,7 +122,11 @@ def _select(shape: Shape, index: Any) -> _Selection:
         stops.append(stop)
         strides.append(stride)
         if isinstance(item, builtins.slice):
-            length = n if stride == 1 and dims.same(start, 0) and dims.same(stop, n) else slice_length(start, stop, stride)
+            length = (
+                n
+                if stride == 1 and dims.same(start, 0) and dims.same(stop, n)
+                else slice_length(start, stop, stride)
+            )
             sliced.append(length)
             kept.append(length)
             basic.append(length)
@@ -159,7 +165,9 @@ def _bounds(item: Any, n: Extent, axis: int, shape: Shape) -> tuple[Extent, Exte
     start = n + item if isinstance(item, int) and item < 0 else item
     # where ranges do not decide, the trace takes its sample's answer and guards it
     if start < 0 or start >= n:
-        raise IndexError(f"[index] index {item} is out of bounds for axis {axis} of shape {show_shape(shape)}.")
+        raise IndexError(
+            f"[index] index {item} is out of bounds for axis {axis} of shape {show_shape(shape)}."
+        )
     return start, start + 1, 1
 
 
@@ -195,11 +203,11 @@ def _integer(x: Any) -> Extent:
         raise ValueError(f"[index] Slice indices must be integers or None, got {type(x).__name__}.") from None
 
 
-# -- reading ----------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def getitem(x: array, index: Any) -> array:
-    """`x[index]` as in NumPy: ints, slices, `...`, None, and integer arrays (or masks whose values are known).
+    """`x[index]` as in NumPy: ints, slices, `...`, None, integer arrays, and masks of known values.
 
     Raises:
         IndexError: for an int out of bounds, or more indices than axes; of arrays of indices when evaluated.
@@ -226,7 +234,7 @@ def _insert(x: array, chosen: _Selection) -> array:
     return x if dims.same_shape(x.shape, chosen.result) else reshape(x, chosen.result)
 
 
-# -- writing ----------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def setitem(x: array, index: Any, update: Any) -> None:
@@ -245,10 +253,16 @@ def _whole_mask(x: array, index: Any, update: Any) -> array | None:
         index = array(index)
     if not isinstance(index, array) or index.dtype is not dtypes.bool_ or index.ndim == 0:
         return None
-    if not isinstance(update, bool | int | float | complex) and np.ndim(update) if not isinstance(update, array) else update.ndim:
+    if (
+        not isinstance(update, bool | int | float | complex) and np.ndim(update)
+        if not isinstance(update, array)
+        else update.ndim
+    ):
         return None
     if index.ndim > x.ndim or not dims.same_shape(index.shape, x.shape[: index.ndim]):
-        raise ShapeError(f"[index] a mask of shape {show_shape(index.shape)} does not fit shape {show_shape(x.shape)}.")
+        raise ShapeError(
+            f"[index] a mask of shape {show_shape(index.shape)} does not fit shape {show_shape(x.shape)}."
+        )
     return reshape(index, (*index.shape, *(1,) * (x.ndim - index.ndim)))
 
 
@@ -289,7 +303,7 @@ def _put_window(x: array, chosen: _Selection, update: array) -> array:
 
 
 class _At:
-    """`x.at`: updates of indexed elements that count every occurrence of an element, and leave `x` as it is."""
+    """`x.at`: updates that count every occurrence of an index, and leave `x` as it is."""
 
     __slots__ = ("_array",)
 
@@ -349,18 +363,20 @@ def _smaller(a: array, b: array) -> array:
     return record(Minimum(), a._value, b._value)
 
 
-# -- functions --------------------------------------------------------------------------------------------------
+# -- functions -------------------------------------------------------------------------------------
 
 
 def _integer_indices(name: str, indices: Any) -> array:
     found = as_array(indices)
     if not found.dtype.is_integer:
-        raise ValueError(f"[{name}] Got indices with invalid dtype {found.dtype.name}. Indices must be integral.")
+        raise ValueError(
+            f"[{name}] Got indices with invalid dtype {found.dtype.name}. Indices must be integral."
+        )
     return found
 
 
 def take(a: Any, /, indices: Any, axis: int | None = None, *, stream: Any = None) -> array:
-    """Elements of `a` along an axis (by default of the flattened `a`); the axes of `indices` replace that axis.
+    """Elements of `a` along an axis (by default of the flattened `a`), which the axes of `indices` replace.
 
     Raises:
         IndexError: for an index out of bounds, when evaluated.
@@ -379,7 +395,9 @@ def _along(name: str, a: array, indices: Any, axis: int) -> tuple[int, array, li
     found = _integer_indices(name, indices)
     at = as_axis(name, axis, a.ndim)
     if found.ndim != a.ndim:
-        raise ShapeError(f"[{name}] Indices of dimension {found.ndim} does not match array of dimension {a.ndim}.")
+        raise ShapeError(
+            f"[{name}] Indices of dimension {found.ndim} does not match array of dimension {a.ndim}."
+        )
     others = broadcast_shapes(*[(*s[:at], 1, *s[at + 1 :]) for s in (a.shape, found.shape)])
     shape = (*others[:at], found.shape[at], *others[at + 1 :])
     found = found if dims.same_shape(found.shape, shape) else record(BroadcastTo(shape), found._value)
@@ -408,7 +426,9 @@ def take_along_axis(a: Any, /, indices: Any, axis: int | None = -1, *, stream: A
     return record(Gather(tuple(range(a.ndim)), 0), a._value, *[i._value for i in full])
 
 
-def put_along_axis(a: Any, /, indices: Any, values: Any, axis: int | None = None, *, stream: Any = None) -> array:
+def put_along_axis(
+    a: Any, /, indices: Any, values: Any, axis: int | None = None, *, stream: Any = None
+) -> array:
     """`a` with the elements that `take_along_axis` would read replaced by `values`, which broadcast."""
     a = as_array(a)
     if axis is None:
@@ -418,15 +438,17 @@ def put_along_axis(a: Any, /, indices: Any, values: Any, axis: int | None = None
     return record(Scatter("set", tuple(range(a.ndim)), 0), *[x._value for x in (a, update, *full)])
 
 
-def _start_vector(name: str, start_indices: Any, axes: Sequence[int], ndim: int) -> tuple[array, tuple[int, ...]]:
+def _start_vector(
+    name: str, start_indices: Any, axes: Sequence[int], ndim: int
+) -> tuple[array, tuple[int, ...]]:
     starts = _integer_indices(name, start_indices)
     if starts.ndim == 0:
         starts = reshape(starts, (1,))
     found = tuple(as_axis(name, axis, ndim) for axis in axes)
     if starts.ndim != 1 or not dims.same(starts.shape[0], len(found)) or len(set(found)) != len(found):
         raise ShapeError(
-            f"[{name}] {show_shape(starts.shape)} start indices do not fit the axes {tuple(axes)}: one per axis is "
-            "needed, and each axis once."
+            f"[{name}] {show_shape(starts.shape)} start indices do not fit the axes {tuple(axes)}: "
+            "one per axis is needed, and each axis once."
         )
     return starts, found
 
@@ -445,11 +467,15 @@ def slice(  # noqa: A001
     if len(sizes) != a.ndim:
         raise ShapeError(f"[slice] Invalid slice size for array with {a.ndim} dimensions.")
     if any(dims.decide("lt", n, 0) or dims.decide("gt", n, m) for n, m in zip(sizes, a.shape, strict=True)):
-        raise ShapeError(f"[slice] Invalid slice size {show_shape(sizes)} for array with shape {show_shape(a.shape)}.")
+        raise ShapeError(
+            f"[slice] Invalid slice size {show_shape(sizes)} for array with shape {show_shape(a.shape)}."
+        )
     return record(DynamicSlice(found, sizes), a._value, starts._value)
 
 
-def slice_update(a: Any, update: Any, start_indices: Any, axes: Sequence[int], *, stream: Any = None) -> array:
+def slice_update(
+    a: Any, update: Any, start_indices: Any, axes: Sequence[int], *, stream: Any = None
+) -> array:
     """`a` with a window replaced by `update`, starting at `start_indices` (data) along `axes`, else at 0.
 
     `update` broadcasts along the other axes.
@@ -458,7 +484,9 @@ def slice_update(a: Any, update: Any, start_indices: Any, axes: Sequence[int], *
     starts, found = _start_vector("slice_update", start_indices, axes, a.ndim)
     value = as_update(a, update)
     if value.ndim > a.ndim:
-        raise ShapeError(f"[slice_update] an update of shape {show_shape(value.shape)} has more axes than the array.")
+        raise ShapeError(
+            f"[slice_update] an update of shape {show_shape(value.shape)} has more axes than the array."
+        )
     padded = (1,) * (a.ndim - value.ndim) + value.shape
     wanted = tuple(m if i in found else n for i, (m, n) in enumerate(zip(padded, a.shape, strict=True)))
     return record(DynamicUpdate(found), a._value, _fitted(value, wanted)._value, starts._value)

@@ -30,7 +30,7 @@ from ingot.tracer.primitives.shape import (
 Shape = tuple[Extent, ...]
 
 
-# -- arguments ------------------------------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
 def as_array(x: Any) -> array:
@@ -72,7 +72,7 @@ def _axes(axis: Any) -> Sequence[Any]:
     return axis if isinstance(axis, list | tuple) else (axis,)
 
 
-# -- reshaping ------------------------------------------------------------------------------------------------
+# -- reshaping -------------------------------------------------------------------------------------
 
 
 def reshape(a: Any, /, shape: Sequence[Extent], *, stream: Any = None) -> array:
@@ -132,7 +132,9 @@ def unflatten(a: Any, /, axis: int, shape: Sequence[Extent], *, stream: Any = No
     n = a.shape[at]
     found = _inferred("unflatten", n, shape, f"axis {axis} with size {n}")
     if dims.decide("ne", dims.product(found), n):
-        raise ShapeError(f"[unflatten] Cannot unflatten axis {at} with size {n} into shape {show_shape(found)}.")
+        raise ShapeError(
+            f"[unflatten] Cannot unflatten axis {at} with size {n} into shape {show_shape(found)}."
+        )
     return reshape(a, (*a.shape[:at], *found, *a.shape[at + 1 :]))
 
 
@@ -149,7 +151,9 @@ def squeeze(a: Any, /, axis: int | Sequence[int] | None = None, *, stream: Any =
             raise ShapeError("[squeeze] Received duplicate axes.")
         for i in given:
             if not dims.same(shape[i], 1) and shape[i] != 1:
-                raise ShapeError(f"[squeeze] Cannot squeeze axis {i} with size {shape[i]} which is not equal to 1.")
+                raise ShapeError(
+                    f"[squeeze] Cannot squeeze axis {i} with size {shape[i]} which is not equal to 1."
+                )
     return reshape(a, tuple(n for i, n in enumerate(shape) if i not in dropped))
 
 
@@ -186,7 +190,7 @@ def _each(arys: Sequence[Any], make: Any) -> array | list[array]:
     return found[0] if len(found) == 1 else found
 
 
-# -- axes -----------------------------------------------------------------------------------------------------
+# -- axes ------------------------------------------------------------------------------------------
 
 
 def transpose(a: Any, /, axes: Sequence[int] | None = None, *, stream: Any = None) -> array:
@@ -240,7 +244,7 @@ def flip(a: Any, /, axis: int | Sequence[int] | None = None, *, stream: Any = No
     return record(Reverse(tuple(sorted(axes))), a._value) if axes else wrap(a._value)
 
 
-# -- broadcasting ---------------------------------------------------------------------------------------------
+# -- broadcasting ----------------------------------------------------------------------------------
 
 
 def broadcast_shapes(*shapes: Sequence[Extent]) -> Shape:
@@ -269,8 +273,8 @@ def meshgrid(
 ) -> tuple[array, ...]:
     """Coordinate grids of vectors (other shapes are flattened).
 
-    indexing: "ij" puts the first vector along axis 0; "xy" exchanges the first two axes. sparse: grids keep extent
-    1 along all axes but their own.
+    indexing: "ij" puts the first vector along axis 0; "xy" exchanges the first two axes. sparse: grids keep
+    extent 1 along all axes but their own.
     """
     if indexing not in ("xy", "ij"):
         raise ValueError("[meshgrid] Invalid indexing value. Valid values are 'xy' and 'ij'.")
@@ -282,7 +286,7 @@ def meshgrid(
     return tuple(grids) if sparse or n < 2 else broadcast_arrays(*grids)
 
 
-# -- joining and splitting ------------------------------------------------------------------------------------
+# -- joining and splitting -------------------------------------------------------------------------
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0, *, stream: Any = None) -> array:
@@ -297,16 +301,17 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0, *, stream: Any = No
     for a in found:
         if a.ndim != first.ndim:
             raise ShapeError(
-                "[concatenate] All the input arrays must have the same number of dimensions. However, got arrays "
-                f"with dimensions {first.ndim} and {a.ndim}."
+                "[concatenate] All the input arrays must have the same number of dimensions. However, got "
+                f"arrays with dimensions {first.ndim} and {a.ndim}."
             )
     for a in found[1:]:
         for i, (m, n) in enumerate(zip(a.shape, first.shape, strict=True)):
             if i != at and not dims.same(m, n) and m != n:
                 shapes = ", ".join(show_shape(b.shape) for b in found)
                 raise ShapeError(
-                    "[concatenate] All the input array dimensions must match exactly except for the concatenation "
-                    f"axis. However, the provided shapes are {shapes}, and the concatenation axis is {axis}."
+                    "[concatenate] All the input array dimensions must match exactly except for the "
+                    f"concatenation axis. However, the provided shapes are {shapes}, and the "
+                    f"concatenation axis is {axis}."
                 )
     found = _promoted(found)
     return wrap(found[0]._value) if len(found) == 1 else record(Concatenate(at), *[a._value for a in found])
@@ -337,8 +342,10 @@ def stack(arrays: Sequence[Any], axis: int | None = 0, *, stream: Any = None) ->
     return concatenate([reshape(a, (*shape[:at], 1, *shape[at:])) for a in found], at)
 
 
-def split(a: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0, *, stream: Any = None) -> list[array]:
-    """`a` cut along an axis: into equal parts, or at the given indices (as Python slices: clipped, maybe empty)."""
+def split(
+    a: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0, *, stream: Any = None
+) -> list[array]:
+    """`a` cut along an axis: into equal parts, or at indices (clipped like those of slices)."""
     a = as_array(a)
     at = as_axis("split", axis, a.ndim)
     n = a.shape[at]
@@ -379,7 +386,7 @@ def unstack(x: Any, /, *, axis: int = 0, stream: Any = None) -> tuple[array, ...
     return tuple(reshape(record(axis_slice(x.shape, at, i, i + 1), x._value), rest) for i in range(n))
 
 
-# -- repeating and rolling ------------------------------------------------------------------------------------
+# -- repeating and rolling -------------------------------------------------------------------------
 
 
 def repeat(array: Any, repeats: int, axis: int | None = None, *, stream: Any = None) -> Any:  # noqa: A002
@@ -411,7 +418,7 @@ def tile(a: Any, reps: int | Sequence[int], /, *, stream: Any = None) -> array:
 def roll(
     a: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None, /, *, stream: Any = None
 ) -> array:
-    """`a` shifted cyclically: the element at `i` goes to `i + shift`. `axis=None` rolls the flattened array."""
+    """`a` shifted cyclically: the element at `i` goes to `i + shift`; by default in the flattened `a`."""
     a = as_array(a)
     shifts = [as_extent("roll", s) for s in _axes(shift)]
     if axis is None:
@@ -439,7 +446,7 @@ def _rolled(a: array, shift: Extent, axis: int) -> array:
     return concatenate([tail, head], axis)
 
 
-# -- padding --------------------------------------------------------------------------------------------------
+# -- padding ---------------------------------------------------------------------------------------
 
 
 def pad(
@@ -453,8 +460,8 @@ def pad(
     """`a` with elements added before and after.
 
     pad_width: a number for all sides, a pair (before, after) for all axes, or a list of one pair per axis.
-    mode: "constant" (`constant_values`, a scalar), "edge" (the nearest element), "reflect" (mirrored at the last
-    element) or "symmetric" (mirrored behind it).
+    mode: "constant" (`constant_values`, a scalar), "edge" (the nearest element), "reflect" (mirrored at the
+    last element) or "symmetric" (mirrored behind it).
     """
     a = as_array(a)
     widths = _pad_widths(pad_width, a.ndim)
@@ -483,8 +490,8 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[Extent, Extent]]:
         for side, n in zip(("low", "high"), pair, strict=True):
             if dims.decide("lt", n, 0):
                 raise ShapeError(
-                    f"[pad] Invalid {side} padding size ({n}) passed to pad for axis {axis}. Padding sizes must be "
-                    "non-negative"
+                    f"[pad] Invalid {side} padding size ({n}) passed to pad for axis {axis}. Padding sizes "
+                    "must be non-negative"
                 )
     return pairs  # type: ignore[return-value]
 
@@ -526,7 +533,7 @@ def _scalar(n: Extent) -> array:
     return array(n, dtypes.int32) if isinstance(n, Dim) else wrap(Literal(n, dtypes.int32))
 
 
-# -- diagonals ------------------------------------------------------------------------------------------------
+# -- diagonals -------------------------------------------------------------------------------------
 
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, stream: Any = None) -> array:
@@ -579,7 +586,7 @@ def trace(
     return (found if dtype is None else found.astype(dtype)).sum(-1)
 
 
-# -- evaluation order and memory -------------------------------------------------------------------------------
+# -- evaluation order and memory -------------------------------------------------------------------
 
 
 def contiguous(a: Any, /, allow_col_major: bool = False, *, stream: Any = None) -> array:

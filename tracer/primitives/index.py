@@ -1,5 +1,8 @@
 """Reading and writing elements at positions that are data."""
 
+# mypy: disable-error-code="override"
+# (rules name the operands that their primitive has)
+
 from __future__ import annotations
 
 import operator
@@ -23,14 +26,18 @@ MaybeHandles = Sequence[array | None]
 Axes = Sequence[int | None]
 
 
-# -- positions ------------------------------------------------------------------------------------------------
+# -- positions -------------------------------------------------------------------------------------
 
 
 def _window(name: str, x: Aval, axes: tuple[int, ...], position: int, indices: Sequence[Aval]) -> Aval:
     """Aval of the elements that `indices` into `axes` of `x` select, their axes put at `position`."""
     rest = tuple(n for i, n in enumerate(x.shape) if i not in axes)
     fits = len(indices) == len(axes) == len(set(axes)) and len(axes) > 0 and 0 <= position <= len(rest)
-    if not fits or not all(0 <= axis < x.ndim for axis in axes) or not all(i.dtype.is_integer for i in indices):
+    if (
+        not fits
+        or not all(0 <= axis < x.ndim for axis in axes)
+        or not all(i.dtype.is_integer for i in indices)
+    ):
         raise ShapeError(f"[{name}] indices ({show(indices)}) do not fit axes {axes} of {x!r}.")
     shape = broadcast_shapes(*[i.shape for i in indices])
     return Aval((*rest[:position], *shape, *rest[position:]), x.dtype)
@@ -75,9 +82,9 @@ def _values(handles: Handles) -> list:
 class Gather(Primitive):
     """Elements of the first operand where the others, integer arrays, index `axes` of it together.
 
-    The indices broadcast to one shape, whose axes stand in the result at `position` among the axes of the operand
-    that are not indexed: NumPy's advanced indexing. Negative indices count from the end; others out of bounds
-    raise IndexError.
+    The indices broadcast to one shape, whose axes stand in the result at `position` among the axes of the
+    operand that are not indexed: NumPy's advanced indexing. Negative indices count from the end; others out
+    of bounds raise IndexError.
     """
 
     axes: tuple[int, ...]
@@ -100,7 +107,9 @@ class Gather(Primitive):
         assert ct is not None
         x, *indices = primals
         base = zeros(x.shape, ct.dtype)
-        return [record(Scatter("add", *self._where()), *_values([base, ct, *indices]))] + [None] * len(indices)
+        return [record(Scatter("add", *self._where()), *_values([base, ct, *indices]))] + [None] * len(
+            indices
+        )
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
         t = tangents[0]
@@ -127,8 +136,8 @@ class Gather(Primitive):
 class Scatter(Primitive):
     """The first operand with its elements at indices combined with those of the second, the updates.
 
-    mode: "set", "add", "mul", "min" or "max". axes and position as in `Gather`, whose result has the shape of the
-    updates; the indices follow as operands. Of several updates of one element in mode "set" the last wins.
+    mode: "set", "add", "mul", "min" or "max". axes and position as in `Gather`, whose result has the shape of
+    the updates; the indices follow as operands. Of several updates of an element in mode "set" the last wins.
     """
 
     mode: str
@@ -178,7 +187,7 @@ class Scatter(Primitive):
         return record(Eq(), self._gathered(held, indices)._value, numbers._value)
 
     def _ties(self, primals: Handles, result: array) -> tuple[array, array, array]:
-        """For min and max: where operand and updates equal the result, and how many of them do per element."""
+        """For min and max: where operand and updates equal the result, and how many do per element."""
         x, updates, *indices = primals
         kept = _equal(x, result)
         taken = _equal(updates, self._gathered(result, indices))
@@ -186,7 +195,7 @@ class Scatter(Primitive):
         return kept, taken, count
 
     def _others(self, primals: Handles) -> tuple[array, array]:
-        """For mul: the product of all updates per element of `x`; and per update the product of the others."""
+        """For mul: the product of the updates per element of `x`; per update that of the others."""
         x, updates, *indices = primals
         one = Literal(1, x.dtype)
         is_zero = record(Eq(), updates._value, Literal(0, x.dtype))
@@ -221,7 +230,10 @@ class Scatter(Primitive):
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
         x, updates, *indices = primals
-        moving = [zeros(p.shape, p.dtype) if t is None else t for p, t in zip(primals[:2], tangents[:2], strict=True)]
+        moving = [
+            zeros(p.shape, p.dtype) if t is None else t
+            for p, t in zip(primals[:2], tangents[:2], strict=True)
+        ]
         if self.mode in ("add", "set"):
             return [record(self, *_values([*moving, *indices]))]
         if self.mode == "mul":
@@ -259,15 +271,18 @@ def _masked(mask: array, x: array) -> array:
     return record(Select(), mask._value, x._value, Literal(0, x.dtype))
 
 
-# -- windows at data positions ----------------------------------------------------------------------------------
+# -- windows at data positions ---------------------------------------------------------------------
 
 
-def _checked_starts(name: str, starts: np.ndarray, shape: Sequence[int], axes: Sequence[int], sizes: Sequence[int]) -> list[slice]:
+def _checked_starts(
+    name: str, starts: np.ndarray, shape: Sequence[int], axes: Sequence[int], sizes: Sequence[int]
+) -> list[slice]:
     window = [slice(None)] * len(shape)
     for start, axis in zip(np.asarray(starts).reshape(-1).tolist(), axes, strict=True):
         if start < 0 or start + sizes[axis] > shape[axis]:
             raise IndexError(
-                f"[{name}] a window of {sizes[axis]} from {start} is out of bounds for axis {axis} of size {shape[axis]}."
+                f"[{name}] a window of {sizes[axis]} from {start} is out of bounds for axis {axis} of size "
+                f"{shape[axis]}."
             )
         window[axis] = slice(start, start + sizes[axis])
     return window
@@ -276,8 +291,8 @@ def _checked_starts(name: str, starts: np.ndarray, shape: Sequence[int], axes: S
 class DynamicSlice(Primitive):
     """A window of shape `sizes` of the first operand.
 
-    The second operand, a vector of integers, says where it starts along `axes`; along the others it starts at 0.
-    A window that does not lie within the operand raises IndexError.
+    The second operand, a vector of integers, says where it starts along `axes`; elsewhere it starts at 0. A
+    window that does not lie within the operand raises IndexError.
     """
 
     axes: tuple[int, ...]
@@ -311,7 +326,9 @@ class DynamicSlice(Primitive):
             assert axes[0] is not None
             again = DynamicSlice(tuple(axis + 1 for axis in self.axes), (size, *self.sizes))
             return [record(again, to_front(x, axes[0])._value, starts._value)], [0]
-        gather, indices = _window_indices(self.axes, self.sizes, to_front(starts, axes[1]), size, axes[0] is not None)
+        gather, indices = _window_indices(
+            self.axes, self.sizes, to_front(starts, axes[1]), size, axes[0] is not None
+        )
         x = x if axes[0] is None else to_front(x, axes[0])
         return [record(gather, *_values([x, *indices]))], [0]
 
@@ -344,7 +361,8 @@ class DynamicUpdate(Primitive):
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
         x, update = [
-            zeros(p.shape, p.dtype) if t is None else t for p, t in zip(primals[:2], tangents[:2], strict=True)
+            zeros(p.shape, p.dtype) if t is None else t
+            for p, t in zip(primals[:2], tangents[:2], strict=True)
         ]
         return [record(self, x._value, update._value, primals[2]._value)]
 

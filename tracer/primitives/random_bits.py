@@ -1,8 +1,11 @@
 """Counter-based random bits.
 
-The generator is Threefry-2x32 with 20 rounds: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-1, 2, 3" (SC 2011). Counters are laid out as in MLX, so that equal keys give equal bits.
+The generator is Threefry-2x32 with 20 rounds: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
+as 1, 2, 3" (SC 2011). Counters are laid out as in MLX, so that equal keys give equal bits.
 """
+
+# mypy: disable-error-code="override"
+# (rules name the operands that their primitive has)
 
 from __future__ import annotations
 
@@ -43,8 +46,8 @@ def threefry(
 def random_words(keys: np.ndarray, n: int) -> np.ndarray:
     """`n` uint32 words for each key; keys have shape (..., 2), the result (..., n).
 
-    Word w of the first half and word w + ceil(n / 2) come from one counter pair, (w, w + ceil(n / 2)). For odd n
-    the middle word is the first of the pair (n // 2, 0).
+    Word w of the first half and word w + ceil(n / 2) come from one counter pair, (w, w + ceil(n / 2)). For
+    odd n the middle word is the first of the pair (n // 2, 0).
     """
     half, odd = divmod(n, 2)
     first = np.arange(half + odd, dtype=np.uint32)

@@ -1,7 +1,11 @@
 """Primitives that move, copy or make elements without computing on them."""
 
+# mypy: disable-error-code="override"
+# (rules name the operands that their primitive has)
+
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,7 +79,8 @@ class BroadcastTo(Primitive):
         )
         if not fits:
             raise ShapeError(
-                f"[broadcast_to] Cannot broadcast array of shape {show_shape(x.shape)} to {show_shape(self.shape)}."
+                f"[broadcast_to] Cannot broadcast array of shape {show_shape(x.shape)} to "
+                f"{show_shape(self.shape)}."
             )
         return Aval(self.shape, x.dtype)
 
@@ -107,7 +112,9 @@ class Reshape(Movement):
 
     def infer(self, x: Aval) -> Aval:
         if not agree(x.size, dims.product(self.shape)):
-            raise ShapeError(f"[reshape] Cannot reshape array of size {x.size} into shape {show_shape(self.shape)}.")
+            raise ShapeError(
+                f"[reshape] Cannot reshape array of size {x.size} into shape {show_shape(self.shape)}."
+            )
         return Aval(self.shape, x.dtype)
 
     def evaluate(self, x: np.ndarray) -> np.ndarray:
@@ -200,7 +207,9 @@ def _numpy_slices(
 ) -> tuple[slice, ...]:
     # stop -1 counts from the end in Python
     return tuple(
-        slice(0, 0) if start == -1 else slice(start, stop if stop != -1 else None if stride < 0 else 0, stride)
+        slice(0, 0)
+        if start == -1
+        else slice(start, stop if stop != -1 else None if stride < 0 else 0, stride)
         for start, stop, stride in zip(starts, stops, strides, strict=True)
     )
 
@@ -226,7 +235,9 @@ class SliceUpdate(Primitive):
     def _view(self, out: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if 0 in shape:
             return out[tuple(slice(0, n) for n in shape)]
-        stops = [start + m * stride for start, m, stride in zip(self.starts, shape, self.strides, strict=True)]
+        stops = [
+            start + m * stride for start, m, stride in zip(self.starts, shape, self.strides, strict=True)
+        ]
         return out[_numpy_slices(self.starts, [max(s, -1) for s in stops], self.strides)]
 
     def evaluate(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
@@ -255,7 +266,9 @@ class SliceUpdate(Primitive):
         return [below, record(self._read(update.shape), ct._value)]
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
-        x, update = [zeros(p.shape, p.dtype) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+        x, update = [
+            zeros(p.shape, p.dtype) if t is None else t for p, t in zip(primals, tangents, strict=True)
+        ]
         return [record(self, x._value, update._value)]
 
     def vmap(self, operands: Handles, axes: Axes, size: Extent) -> tuple[Handles, Axes]:
@@ -280,8 +293,8 @@ class Concatenate(Primitive):
             )
         if first is None or not fits:
             raise ShapeError(
-                "[concatenate] All the input array dimensions must match exactly except for the concatenation "
-                f"axis {self.axis}; got ({show(xs)})."
+                "[concatenate] All the input array dimensions must match exactly except for the concatenation"
+                f" axis {self.axis}; got ({show(xs)})."
             )
         total: Extent = 0
         for x in xs:
@@ -348,13 +361,13 @@ class Pad(Primitive):
         stops = tuple(low + n for low, n in zip(self.low, x.shape, strict=True))
         inside = record(Slice(self.low, stops, (1,) * x.ndim), ct._value)
         # summed over the border alone: a difference of two large sums would lose digits
-        border = record(
-            SliceUpdate(self.low, (1,) * x.ndim), ct._value, zeros(x.shape, ct.dtype)._value
-        )
+        border = record(SliceUpdate(self.low, (1,) * x.ndim), ct._value, zeros(x.shape, ct.dtype)._value)
         return [inside, border.sum()]
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
-        x, value = [zeros(p.shape, p.dtype) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+        x, value = [
+            zeros(p.shape, p.dtype) if t is None else t for p, t in zip(primals, tangents, strict=True)
+        ]
         return [record(self, x._value, value._value)]
 
     def vmap(self, operands: Handles, axes: Axes, size: Extent) -> tuple[Handles, Axes]:
@@ -416,7 +429,7 @@ class Iota(Source):
         return Aval(self.shape, self.dtype)
 
     def evaluate(self) -> np.ndarray:
-        count = np.arange(self.shape[self.axis]).astype(self.dtype.numpy)
+        count = np.arange(operator.index(self.shape[self.axis])).astype(self.dtype.numpy)
         column = count.reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
         return np.broadcast_to(column, self.shape)  # type: ignore[arg-type]
 
