@@ -206,8 +206,10 @@ def test_reductions_as_mlx() -> None:
             for axis in (None, 0, -1, (0, 2), ()):
                 if name.startswith("arg") and isinstance(axis, tuple):
                     continue
-                if kind == "bool_" and (name.startswith("arg") or name == "logsumexp"):
-                    continue  # MLX subtracts the maximum as a bool
+                if kind == "bool_" and name.startswith("arg"):
+                    continue
+                if "float" not in kind and name in ("logsumexp", "softmax"):
+                    continue  # MLX wraps there, or returns integers
                 got, want = getattr(mx, name)(ours, axis), getattr(real, name)(theirs, axis)
                 what = f"{name} {kind} {axis}"
                 assert got.dtype.name == str(want.dtype).split(".")[-1], what

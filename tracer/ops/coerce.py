@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,13 +119,20 @@ def common_pair(name: str, a: Any, b: Any) -> tuple[Operand, Operand]:
     return convert(x, dtype), convert(y, dtype)
 
 
+@lru_cache(maxsize=4096, typed=True)
+def _weak_literal(value: Any, other: Dtype) -> Literal:
+    return literal(value, dtypes.scalar_dtype(value, other))
+
+
 def _weak(name: str, x: Any, other: Dtype) -> Operand:
     """Operand of a scalar, symbolic extent or NumPy array that meets an array of dtype `other`.
 
     It takes that dtype, unless its kind (bool, integer, floating, complex) is the higher one.
     """
     kind = type(x)
-    if kind is int or kind is float or is_scalar(x):
+    if kind is int or (kind is float and x != 0.0):  # as keys 0.0 and -0.0 are equal
+        return _weak_literal(x, other)
+    if is_scalar(x):
         value = _python(x)
         return literal(value, dtypes.scalar_dtype(value, other))
     if isinstance(x, Dim):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ingot.tracer import dims
@@ -16,14 +17,20 @@ from ingot.tracer.primitives.contract import DotGeneral
 from ingot.tracer.primitives.elementwise import broadcast_shapes, show_shape
 
 
-def _arrays(name: str, *xs: Any) -> tuple[array, array]:
-    a, b = (require_array(name, x) for x in xs)
-    x, y = common_pair(name, a, b)
+def _arrays(name: str, a: Any, b: Any) -> tuple[array, array]:
+    if type(a) is array and type(b) is array and a._value.aval.dtype is b._value.aval.dtype:
+        return a, b
+    x, y = common_pair(name, require_array(name, a), require_array(name, b))
     return wrap(x), wrap(y)
 
 
+@lru_cache(maxsize=1024)
+def _primitive(left: tuple[int, ...], right: tuple[int, ...]) -> DotGeneral:
+    return DotGeneral((left, right))
+
+
 def _dot(a: array, b: array, contract: tuple[Sequence[int], Sequence[int]]) -> array:
-    return record(DotGeneral((tuple(contract[0]), tuple(contract[1]))), a._value, b._value)
+    return record(_primitive(tuple(contract[0]), tuple(contract[1])), a._value, b._value)
 
 
 def matmul(a: array, b: array, /, *, stream: Any = None) -> array:
@@ -47,9 +54,7 @@ def matmul(a: array, b: array, /, *, stream: Any = None) -> array:
             f"[matmul] Last dimension of first input with shape {show_shape(x.shape)} must match second to "
             f"last dimension of second input with shape {show_shape(y.shape)}."
         )
-    if x.ndim <= 2 and y.ndim <= 2:
-        return _dot(x, y, ((x.ndim - 1,), (max(y.ndim - 2, 0),)))
-    if y.ndim == 1 or x.ndim == 1:
+    if (x.ndim <= 2 and y.ndim <= 2) or x.ndim == 1 or y.ndim == 1:
         return _dot(x, y, ((x.ndim - 1,), (max(y.ndim - 2, 0),)))
     return _batched(x, y)
 

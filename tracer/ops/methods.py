@@ -102,7 +102,12 @@ def _attach_operators() -> None:
         setattr(array, f"__r{name}__", _reflected(f"__r{name}__", op, words))
         if name != "divmod":
             setattr(array, f"__i{name}__", _in_place(f"__i{name}__", op, words))
-    ordering: dict[str, Callable[..., array]] = {"lt": math.less, "le": math.less_equal, "gt": math.greater, "ge": math.greater_equal}
+    ordering: dict[str, Callable[..., array]] = {
+        "lt": math.less,
+        "le": math.less_equal,
+        "gt": math.greater,
+        "ge": math.greater_equal,
+    }
     for name, op in ordering.items():
         setattr(array, f"__{name}__", _operator(f"__{name}__", op, "comparison"))
     array.__eq__ = _equality("__eq__", math.equal, False)  # type: ignore[method-assign,assignment]

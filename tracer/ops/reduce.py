@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ingot.tracer import dims, dtypes
@@ -21,8 +22,13 @@ _SUM_DTYPES: dict[Dtype, Dtype] = {
 }  # fmt: skip
 
 
-def _reduced(primitive: type[p.Reduce], x: Any, axes: tuple[int, ...], keepdims: bool) -> array:
-    return record(primitive(axes, bool(keepdims)), x)
+@lru_cache(maxsize=1024)
+def _primitive(kind: type, axes: int | tuple[int, ...], keepdims: bool) -> Any:
+    return kind(axes, keepdims)
+
+
+def _reduced(kind: type[p.Reduce], x: Any, axes: tuple[int, ...], keepdims: bool) -> array:
+    return record(_primitive(kind, axes, bool(keepdims)), x)
 
 
 def _folded(name: str, primitive: type[p.Reduce], a: array, axis: Axis, keepdims: bool) -> array:
@@ -31,7 +37,7 @@ def _folded(name: str, primitive: type[p.Reduce], a: array, axis: Axis, keepdims
     if not axes:
         return wrap(x)  # nothing to add up: MLX keeps the dtype too
     wide = _SUM_DTYPES.get(x.aval.dtype)
-    return record(primitive(axes, bool(keepdims)), x if wide is None else convert(x, wide))
+    return _reduced(primitive, x if wide is None else convert(x, wide), axes, keepdims)
 
 
 def sum(a: array, /, axis: Axis = None, keepdims: bool = False, *, stream: Any = None) -> array:
@@ -82,9 +88,9 @@ def _arg_reduce(name: str, primitive: type[p.ArgReduce], a: array, axis: int | N
     if isinstance(x.size, int) and x.size == 0:
         raise ValueError(f"[{name}] Cannot {name} reduce zero size array.")
     if axis is None:
-        found = record(primitive(0, False), x.reshape((x.size,))._value)
+        found = record(_primitive(primitive, 0, False), x.reshape((x.size,))._value)
         return found.reshape((1,) * x.ndim) if keepdims else found
-    return record(primitive(normal_axis(name, axis, x.ndim), bool(keepdims)), x._value)
+    return record(_primitive(primitive, normal_axis(name, axis, x.ndim), bool(keepdims)), x._value)
 
 
 def argmax(a: array, /, axis: int | None = None, keepdims: bool = False, *, stream: Any = None) -> array:
