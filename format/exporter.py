@@ -14,7 +14,6 @@ from ingot.format import container, signature
 from ingot.format.codec import Encoder, Function, Trace, elementwise_only
 from ingot.tracer import dims, tree
 from ingot.tracer.array import array
-from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Guard
 from ingot.tracer.trace import trace
 from ingot.tracer.tree import Tree
@@ -178,42 +177,38 @@ def _trace(
 ) -> tuple[Trace, dict[str, int]]:
     """The trace of `fun` and the sample sizes of its dims."""
     args, kwargs = signature.call_form(args, kwargs)
-    order = list(kwargs)
-    leaves, in_tree = signature.flatten(args, kwargs, "export_function")
-    structure = tree.flatten((signature._sorted(args), signature._sorted(kwargs)))[1]
+    leaves, structure = signature.flatten(args, kwargs, "export_function")
+    in_tree = signature.portable(structure)
     names = signature.input_names(fun, in_tree)
-    avals: Sequence[Aval] = [leaf._value.aval for leaf in leaves]
+    avals = [leaf._value.aval for leaf in leaves]
     samples: dict[str, int] = {}
     if shapeless and dynamic_shapes is not None:
         raise ValueError("[export_function] give either dynamic_shapes or shapeless=True.")
     if shapeless:
         avals, samples = signature.shapeless_avals(avals, names)
     elif dynamic_shapes is not None:
-        parameters = signature._parameters(fun, len(args))
+        parameters = signature.parameter_names(fun, len(args))
         avals, samples = signature.dynamic_avals(avals, in_tree, names, parameters, dynamic_shapes)
     out_tree: list[Tree] = []
     events: list[Guard] = []
 
     def flat(*inputs: array) -> list[array]:
         given, keywords = tree.unflatten(structure, inputs)
-        results, found = _outputs(fun(*given, **{key: keywords[key] for key in order}))
+        results, found = _outputs(fun(*given, **{key: keywords[key] for key in kwargs}))
         out_tree.append(found)
         scope = dims.current_scope()
-        if scope is not None:
-            events.extend(scope.events)
+        events.extend(scope.events if scope is not None else ())
         return results
 
-    traced = trace(
-        flat, avals, name=_name_of(fun), descend=True, input_names=names, samples=samples,
-        policy="guard" if shapeless else "specialise",
-    )  # fmt: skip
+    policy = "guard" if shapeless else "specialise"
+    name = _name_of(fun)
+    traced = trace(flat, avals, name=name, descend=True, input_names=names, samples=samples, policy=policy)
     graph = traced.graph
     if shapeless:
         _warn_of_fixed(events)
     elif graph.guards:
         raise _specialised(graph.guards)
-    any_rank = shapeless and elementwise_only(graph)
-    return Trace(graph, in_tree, out_tree[0], any_rank), samples
+    return Trace(graph, in_tree, out_tree[0], shapeless and elementwise_only(graph)), samples
 
 
 def _outputs(value: Any) -> tuple[list[array], Tree]:

@@ -67,7 +67,7 @@ class ImportedFunction:
         self.__name__ = function.name
         self.traces = function.traces
         self._container = container
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[tuple[Aval, ...], _Plan] = {}
 
     def __repr__(self) -> str:
         shown = "\n".join(f"  {_shown(trace)}" for trace in self.traces)
@@ -83,26 +83,28 @@ class ImportedFunction:
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[array, ...]:
-        given = signature.flatten(*signature.call_form(args, kwargs), "import_function")
+        leaves, structure = signature.flatten(*signature.call_form(args, kwargs), "import_function")
+        structure = signature.portable(structure)
         reasons = []
         for trace in self.traces:
-            arrays = _as_expected(given[0], trace, args, kwargs)
-            plan = _plan(trace, [a._value.aval for a in arrays], given[1])
+            arrays = _as_expected(leaves, trace, args, kwargs)
+            avals = tuple([a._value.aval for a in arrays])
+            plan = _plan(trace, avals, structure)
             if isinstance(plan, str):
                 reasons.append(plan)
                 continue
-            if not kwargs and all(type(a) is array for a in args):
+            # Symbolic extents are bound anew by every call: that may add guards to the running trace.
+            if not kwargs and all(type(a) is array for a in args) and not any(a.is_symbolic for a in avals):
                 if len(self._plans) >= _PLANS:
                     self._plans.clear()
-                self._plans[tuple([a._value.aval for a in arrays])] = plan
+                self._plans[avals] = plan
             return plan([a._value for a in arrays])
-        raise ValueError(self._refusal(given, reasons))
+        raise ValueError(self._refusal([a._value.aval for a in leaves], structure, reasons))
 
-    def _refusal(self, given: tuple[list[array], Tree], reasons: Sequence[str]) -> str:
-        avals = [a._value.aval for a in given[0]]
+    def _refusal(self, avals: Sequence[Aval], structure: Tree, reasons: Sequence[str]) -> str:
         lines = [
             f"[import_function] {self.__name__} cannot take these arguments.",
-            f"  given:    {signature.show(avals, given[1])}",
+            f"  given:    {signature.show(avals, structure)}",
         ]
         for trace, reason in zip(self.traces, reasons, strict=True):
             lines.append(f"  expected: {_shown(trace)}    ({reason})")

@@ -38,12 +38,12 @@ def _is_keywords(value: Any) -> bool:
 
 
 def flatten(args: Args, kwargs: Kwargs, operation: str) -> tuple[list[array], Tree]:
-    """Leaves of `(args, kwargs)` as arrays, dicts by ascending key, and the structure around them.
+    """Leaves of `(args, kwargs)` as arrays, and the structure around them, its dicts by ascending key.
 
     NumPy arrays and other buffers become arrays. ValueError for a leaf that is none, such as a Python scalar.
     """
     found, structure = tree.flatten((_sorted(args), _sorted(kwargs)))
-    return [as_array(leaf, operation) for leaf in found], portable(structure)
+    return [as_array(leaf, operation) for leaf in found], structure
 
 
 def leaves(args: Args, kwargs: Kwargs) -> list[Any]:
@@ -86,7 +86,7 @@ def portable(structure: Tree) -> Tree:
 def input_names(fun: Callable[..., Any] | None, structure: Tree) -> tuple[str, ...]:
     """An identifier for each leaf of `(args, kwargs)`: from the parameter of `fun` and the path inside it."""
     positional, keywords = structure.children
-    names = [*_parameters(fun, len(positional.children)), *keywords.keys]
+    names = [*parameter_names(fun, len(positional.children)), *keywords.keys]
     found: list[str] = []
     for name, child in zip(names, (*positional.children, *keywords.children), strict=True):
         _leaf_names(name, child, found)
@@ -101,7 +101,7 @@ def input_names(fun: Callable[..., Any] | None, structure: Tree) -> tuple[str, .
     return tuple(unique)
 
 
-def _parameters(fun: Callable[..., Any] | None, count: int) -> list[str]:
+def parameter_names(fun: Callable[..., Any] | None, count: int) -> list[str]:
     """Names of the first `count` positional parameters."""
     names: list[str] = []
     try:
