@@ -179,6 +179,12 @@ def test_symbolic_products() -> None:
         trace(lambda x, y: [x @ y], [Aval((2, Dim("W", 4)), mx.float32), Aval((3, 2), mx.float32)])
 
 
+def test_kron_as_numpy() -> None:
+    for left, right in (((2, 3), (4, 2)), ((3,), (2,)), ((2,), (3, 2)), ((), (2,)), ((2, 1, 2), (3, 2))):
+        a, b = normal(*left), normal(*right)
+        np.testing.assert_array_equal(np.array(mx.kron(mx.array(a), mx.array(b))), np.kron(a, b))
+
+
 @pytest.mark.peers
 def test_products_as_mlx() -> None:
     real = pytest.importorskip("mlx.core")

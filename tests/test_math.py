@@ -330,6 +330,22 @@ def test_symbolic_broadcasting_keeps_one_symbol() -> None:
     assert graph.output_avals[0].shape == (batch, 3) and not graph.guards
 
 
+def test_the_younger_names() -> None:
+    x = mx.array([0.5, 0.25])
+    for old, new in (("arcsin", "asin"), ("arctanh", "atanh"), ("arctan2", "atan2"), ("power", "pow")):
+        assert getattr(mx, old) is getattr(mx, new)
+    assert mx.logical_xor(mx.array([1, 0, 2]), mx.array([2.0, 3.0, 0.0])).tolist() == [False, True, True]
+    assert mx.array_equal(mx.positive(x), x) and (+x) is not x
+    assert mx.can_cast(mx.int8, mx.int32) and not mx.can_cast(mx.float32, mx.float16)
+
+
+def test_complex_gradients_are_refused_rather_than_wrong() -> None:
+    z = mx.array([1 + 2j])
+    with pytest.raises(ValueError, match=r"\[vjp\] mul of complex"):
+        mx.vjp(lambda v: v * v, [z], [z])
+    assert mx.vjp(lambda v: v + v, [z], [z])[1][0].item() == 2 + 4j
+
+
 # -- MLX --
 
 

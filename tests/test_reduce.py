@@ -190,6 +190,14 @@ def test_gradient_of_a_symbolic_product() -> None:
     assert run(graph, [x], {"B": 3})[0].tolist() == [[12, 35, 0], [8, 0, 0], [6, 0, 0]]
 
 
+def test_minmax_and_counting() -> None:
+    x = mx.array([[1, 0], [2, 3]])
+    low, high = mx.minmax(x, 1)
+    assert low.tolist() == [0, 2] and high.tolist() == [1, 3]
+    assert mx.count_nonzero(x).item() == 3 and mx.count_nonzero(x).dtype is mx.int32
+    assert mx.count_nonzero(x, axis=0, keepdims=True).tolist() == [[2, 1]]
+
+
 @pytest.mark.peers
 def test_reductions_as_mlx() -> None:
     real = pytest.importorskip("mlx.core")

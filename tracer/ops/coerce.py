@@ -184,4 +184,3 @@ def normal_axes(name: str, axis: None | int | Sequence[int], ndim: int) -> tuple
             raise ValueError(f"[{name}] Duplicate axes detected in reduction: {tuple(axis)}.")
         return tuple(axes)
     return (normal_axis(name, axis, ndim),)  # type: ignore[arg-type]
-

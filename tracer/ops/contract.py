@@ -169,3 +169,14 @@ def vecdot(a: array, b: array, /, *, axis: int = -1, stream: Any = None) -> arra
     if not -min(x.ndim, y.ndim) <= axis < min(x.ndim, y.ndim):
         normal_axis("vecdot", axis, min(x.ndim, y.ndim))
     return _sum(_math.multiply(x, y), axis=axis)
+
+
+def kron(a: array, b: array, *, stream: Any = None) -> array:
+    """Kronecker product: every element of `a` times the whole of `b`, as blocks."""
+    x, y = _arrays("kron", a, b)
+    rank = max(x.ndim, y.ndim)
+    rows = (1,) * (rank - x.ndim) + tuple(x.shape)
+    columns = (1,) * (rank - y.ndim) + tuple(y.shape)
+    left = x.reshape([extent for n in rows for extent in (n, 1)])
+    right = y.reshape([extent for n in columns for extent in (1, n)])
+    return _math.multiply(left, right).reshape([m * n for m, n in zip(rows, columns, strict=True)])

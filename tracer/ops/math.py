@@ -112,6 +112,8 @@ minimum = _binary("minimum", p.Minimum(), "The smaller of `a` and `b` (NaN when 
 arctan2 = _inexact_binary("arctan2", p.Atan2(), "Angle of the point (`b`, `a`) in radians")
 logaddexp = _inexact_binary("logaddexp", p.Logaddexp(), "`log(exp(a) + exp(b))` without overflow")
 
+atan2 = arctan2
+
 _POW, _SQUARE, _REMAINDER, _INT_DIVIDE = p.Pow(), p.Square(), p.Remainder(), p.FloorDivide()
 _DIV, _FLOOR = p.Div(), p.Floor()
 
@@ -120,6 +122,9 @@ def power(a: ArrayLike, b: ArrayLike, /, *, stream: Any = None) -> array:
     """`a` to the power of `b`, elementwise. An integer to a negative power is 0."""
     x, y = common_pair("power", a, b)
     return record(_POW, x, y)
+
+
+pow = power
 
 
 def floor_divide(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
@@ -160,6 +165,11 @@ def abs(a: ArrayLike, /, *, stream: Any = None) -> array:
     if x.aval.dtype.kind in "bu":
         return wrap(x)
     return record(_ABS, x)
+
+
+def positive(a: array, /, *, stream: Any = None) -> array:
+    """`+a`: the array under a handle of its own."""
+    return wrap(require_array("positive", a)._value)
 
 
 def sign(a: ArrayLike, /, *, stream: Any = None) -> array:
@@ -231,6 +241,8 @@ tanh = _inexact_unary("tanh", p.Tanh(), "Hyperbolic tangent")
 arcsinh = _inexact_unary("arcsinh", p.Asinh(), "Inverse hyperbolic sine")
 arccosh = _inexact_unary("arccosh", p.Acosh(), "Inverse hyperbolic cosine")
 arctanh = _inexact_unary("arctanh", p.Atanh(), "Inverse hyperbolic tangent")
+asin, acos, atan = arcsin, arccos, arctan
+asinh, acosh, atanh = arcsinh, arccosh, arctanh
 sigmoid = _inexact_unary("sigmoid", p.Sigmoid(), "`1 / (1 + exp(-a))`")
 erf = _inexact_unary("erf", p.Erf(), "Error function")
 erfinv = _inexact_unary("erfinv", p.Erfinv(), "Inverse of the error function")
@@ -355,6 +367,11 @@ def logical_or(a: ArrayLike, b: ArrayLike, /, *, stream: Any = None) -> array:
     return record(_OR, _truth("logical_or", a), _truth("logical_or", b))
 
 
+def logical_xor(a: ArrayLike, b: ArrayLike, /, *, stream: Any = None) -> array:
+    """True where exactly one of `a` and `b` is zero or false."""
+    return record(_NE, _truth("logical_xor", a), _truth("logical_xor", b))
+
+
 _NOT, _AND, _OR = p.LogicalNot(), p.LogicalAnd(), p.LogicalOr()
 
 bitwise_and = _binary("bitwise_and", p.BitwiseAnd(), "Bits set in both `a` and `b`", _bits)
@@ -386,6 +403,8 @@ def right_shift(a: ArrayLike, b: ArrayLike, stream: Any = None) -> array:
     """`a >> b`, elementwise; signed integers keep their sign."""
     return _shift("right_shift", _RIGHT, a, b)
 
+
+bitwise_left_shift, bitwise_right_shift = left_shift, right_shift
 
 _INVERT, _LEFT, _RIGHT = p.BitwiseNot(), p.LeftShift(), p.RightShift()
 
@@ -496,6 +515,12 @@ def result_type(*arrays_and_dtypes: Any) -> Dtype:
         raise ValueError("[result_type] at least one array or dtype is needed.")
     found = [d if isinstance(d, Dtype) else require_array("result_type", d).dtype for d in arrays_and_dtypes]
     return functools.reduce(promote, found)
+
+
+def can_cast(from_: array | Dtype, to: Dtype) -> bool:
+    """True when promoting `from_` together with `to` gives `to`."""
+    source = from_ if isinstance(from_, Dtype) else require_array("can_cast", from_).dtype
+    return promote(source, to) is to
 
 
 def stop_gradient(a: array, /, *, stream: Any = None) -> array:

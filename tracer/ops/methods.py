@@ -115,7 +115,7 @@ def _attach_operators() -> None:
     array.__neg__ = _method("__neg__", math.negative)  # type: ignore[method-assign]
     array.__abs__ = _method("__abs__", math.abs)  # type: ignore[method-assign]
     array.__invert__ = _method("__invert__", math.bitwise_invert)  # type: ignore[method-assign]
-    setattr(array, "__pos__", lambda self: self)  # noqa: B010
+    setattr(array, "__pos__", _method("__pos__", math.positive))  # noqa: B010
 
 
 # MLX's methods that are functions of the same name with the array as first argument

@@ -69,6 +69,20 @@ def min(a: array, /, axis: Axis = None, keepdims: bool = False, *, stream: Any =
     return _extremum("min", p.ReduceMin, a, axis, keepdims)
 
 
+def minmax(
+    a: array, /, axis: Axis = None, keepdims: bool = False, *, stream: Any = None
+) -> tuple[array, array]:
+    """`(min(a), max(a))` over `axis`."""
+    return min(a, axis, keepdims), max(a, axis, keepdims)
+
+
+def count_nonzero(a: array, /, *, axis: Axis = None, keepdims: bool = False, stream: Any = None) -> array:
+    """Number (int32) of elements over `axis` that are not zero."""
+    x = require_array("count_nonzero", a)._value
+    axes = normal_axes("count_nonzero", axis, x.aval.ndim)
+    return _reduced(p.ReduceSum, convert(convert(x, dtypes.bool_), dtypes.int32), axes, keepdims)
+
+
 def all(a: array, /, axis: Axis = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """True where all elements over `axis` are true or not zero."""
     x = require_array("all", a)._value

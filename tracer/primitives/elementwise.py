@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ingot.tracer import dims, dtypes
-from ingot.tracer.array import _convert, array, record
+from ingot.tracer.array import _convert, array, record, wrap
 from ingot.tracer.aval import Aval, show
 from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.dtypes import Dtype
@@ -137,10 +137,12 @@ INTEGER = "bui"
 class Elementwise(Primitive, abstract=True):
     """`fn` of the broadcast operands.
 
-    kinds: the dtype kinds that operands may have; result: the dtype of the result when it is not theirs.
+    kinds: the dtype kinds that operands may have; result: the dtype of the result when it is not theirs;
+    linear: the derivative does not depend on the operands, so that it is right for complex numbers too.
     """
 
     arity: ClassVar[int] = 1
+    linear: ClassVar[bool] = False
     kinds: ClassVar[str] = ANY
     result: ClassVar[Dtype | None] = None
     fn: ClassVar[Any] = None
@@ -177,6 +179,8 @@ class Elementwise(Primitive, abstract=True):
         ct, y = cotangents[0], results[0]
         if ct is None or not y.dtype.is_inexact:
             return [None] * len(primals)
+        if y.dtype.is_complex and not self.linear:
+            raise ValueError(f"[vjp] {self.name} of complex arrays has no gradient yet.")
         found: list[array | None] = []
         for i, x in enumerate(primals):
             part = None if is_literal(x) or not x.dtype.is_inexact else self.partial(i, ct, primals, y)
@@ -208,9 +212,7 @@ def choose(condition: array, x: array, y: array) -> array:
 
 def constant(value: bool | int | float, dtype: Dtype) -> array:
     """A scalar constant."""
-    out = array.__new__(array)
-    out._value = Literal(value, dtype)
-    return out
+    return wrap(Literal(value, dtype))
 
 
 # -- arithmetic ----------------------------------------------------------------------------------------------
@@ -228,6 +230,7 @@ def _bool_or(of_bool: Callable[..., Any], otherwise: Callable[..., Any]) -> Any:
 class Add(Elementwise):
     """`x + y`; for bool the logical or."""
 
+    linear = True
     arity = 2
     fn = np.add
 
@@ -238,6 +241,7 @@ class Add(Elementwise):
 class Sub(Elementwise):
     """`x - y`; for bool the exclusive or."""
 
+    linear = True
     arity = 2
     fn = _bool_or(np.logical_xor, np.subtract)
 
@@ -269,6 +273,7 @@ class Div(Elementwise):
 class Neg(Elementwise):
     """`-x`; unsigned integers wrap."""
 
+    linear = True
     kinds = "uifc"
     fn = np.negative
 
@@ -818,6 +823,7 @@ class RightShift(Flat):
 class Select(Elementwise):
     """The second operand where the first (bool) is true, else the third."""
 
+    linear = True
     arity = 3
 
     def infer(self, *avals: Aval) -> Aval:
@@ -890,6 +896,7 @@ class Bitcast(Flat):
 class Identity(Elementwise):
     """`x` as a value of its own, which transforms tell apart from `x`."""
 
+    linear = True
     may_alias = True
 
     def evaluate(self, *xs: np.ndarray) -> np.ndarray:

@@ -99,6 +99,8 @@ class ReduceProd(Reduce):
 
     def vjp(self, primals: Handles, cotangents: MaybeHandles, results: Handles) -> MaybeHandles:
         (ct,), (x,) = cotangents, primals
+        if x.dtype.is_complex:
+            raise ValueError("[vjp] reduce_prod of complex arrays has no gradient yet.")
         return [None if ct is None else self.kept(ct, x) * _others(x, self.axes)]
 
 
