@@ -24,6 +24,8 @@ BOUNDS = {
     "tanh": (2, 4),
     "sigmoid": (2, 4),
     "erf": (2, None),
+    "sin": (1, None),
+    "cos": (1, None),
 }
 
 
@@ -117,6 +119,8 @@ EDGES = {
     "log1p": [(0.0, 0.0), (-0.0, -0.0), (-1.0, -math.inf), (-2.0, math.nan), (math.inf, math.inf)],
     "tanh": [(0.0, 0.0), (-0.0, -0.0), (math.inf, 1.0), (-math.inf, -1.0)],
     "sigmoid": [(0.0, 0.5), (-0.0, 0.5), (math.inf, 1.0), (-math.inf, 0.0)],
+    "sin": [(0.0, 0.0), (-0.0, -0.0), (math.inf, math.nan), (-math.inf, math.nan)],
+    "cos": [(0.0, 1.0), (-0.0, 1.0), (math.inf, math.nan)],
     "erf": [(0.0, 0.0), (-0.0, -0.0), (math.inf, 1.0), (-math.inf, -1.0)],
 }
 

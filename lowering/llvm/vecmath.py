@@ -12,7 +12,8 @@ Bounds of the errors in units in the last place, over all float32 exponents and 
     exp, log, expm1, log1p    2              measured: 0.9, 0.9, 1.3, 1.4; exp without fused operations 1.2
     tanh, sigmoid             2; float64: 4  measured: 1.6, 1.8; float64 2.2, 1.9
     erf (float32 alone)       2              measured: 1.2
-    pow (float32 alone)       4              computed in float64
+    sin, cos (float32 alone)  1              computed in float64
+    pow (float32 alone)       1              computed in float64
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ _ERF_SMALL = (0.12837916612625122, -0.3761262595653534, 0.1128358542919159, -0.0
               0.005188327748328447, -0.0008010193705558777, 7.853860734030604e-05)
 _ERF_LARGE = (0.0001712018420221284, 1.1280266046524048, 0.6360017657279968, 0.1057397797703743,
               -0.023712800815701485, 0.003720441134646535, -0.0003570759727153927, 1.5591784176649526e-05)
+# 192 bits of 2 / pi in pieces of 24, the first just behind the binary point
+_TWO_OVER_PI = (0xA2F983, 0x6E4E44, 0x1529FC, 0x2757D1, 0xF534DD, 0xC0DB62, 0x95993C, 0x439041)
 
 
 def expand(op: str, args: Sequence[Expr], has_fma: bool) -> Expr:
@@ -252,6 +255,47 @@ def _pow(x: Expr, y: Expr) -> Expr:
     return select(compare("eq", y, 0.0) | compare("eq", x, 1.0), const(1.0, t), result)
 
 
+def _turns(x: Expr) -> tuple[Expr, Expr]:
+    """float32 x = (n + r) * pi / 2 with |r| <= 1/2, both in float64, for any x (after Payne and Hanek,
+    "Radian reduction for trigonometric functions", 1983). Products with 24-bit pieces of 2 / pi are exact;
+    whole turns are dropped from each, and the leading sums are exact too, so that nothing is lost close to
+    a multiple."""
+    wide = Convert(x, "f64")
+    parts = []
+    for i, piece in enumerate(_TWO_OVER_PI):
+        product = wide * (piece * 2.0 ** (-24 * (i + 1)))
+        parts.append(product - 4.0 * Unary("trunc", product * 0.25))
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    n = Unary("round", total)
+    r = parts[0] - n
+    for part in parts[1:]:
+        r = r + part
+    return n, r
+
+
+def _sin_or_cos(x: Expr, quarter: int) -> Expr:
+    """Taylor polynomials in float64 (13th and 14th powers are below 2**-36) on the reduced argument."""
+    n, r = _turns(x)
+    y = r * (math.pi / 2)
+    z = y * y
+    sine = fma(y * z, _polynomial(z, [-((-1) ** k) / math.factorial(2 * k + 3) for k in range(5)]), y)
+    cosine = _polynomial(z, [(-1) ** k / math.factorial(2 * k) for k in range(7)])
+    number = Bitcast(n + 1.5 * 2.0 ** 52, "i64") + quarter
+    value = select(compare("ne", number & 1, 0), cosine, sine)
+    sign = (number & 2) << 62
+    return Convert(Bitcast(Bitcast(value, "i64") ^ sign, "f64"), "f32")
+
+
+def _sin(x: Expr) -> Expr:
+    return select(compare("eq", x, 0.0), x, _sin_or_cos(x, 0))
+
+
+def _cos(x: Expr) -> Expr:
+    return _sin_or_cos(x, 1)
+
+
 def _abs(x: Expr) -> Expr:
     f = _FORMATS[x.type.dtype]
     return Bitcast(Bitcast(x, f.bits) & ~_sign_bit(f), x.type.dtype)
@@ -268,6 +312,6 @@ def _sign_bit(f: _Format) -> int:
 
 
 _ROUTINES: dict[str, Callable[..., Expr]] = {
-    "exp": _exp, "log": _log, "tanh": _tanh, "sigmoid": _sigmoid, "expm1": _expm1, "log1p": _log1p, "erf":
-    _erf, "pow": _pow}
-_ONLY_F32 = frozenset({"erf", "pow"})
+    "exp": _exp, "log": _log, "expm1": _expm1, "log1p": _log1p, "tanh": _tanh, "sigmoid": _sigmoid,
+    "erf": _erf, "sin": _sin, "cos": _cos, "pow": _pow}
+_ONLY_F32 = frozenset({"erf", "sin", "cos", "pow"})
