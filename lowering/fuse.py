@@ -1,7 +1,8 @@
 """Which values one kernel computes together.
 
-First every value is either *stored* (it gets a buffer and is the root of a group) or *inlined* into the groups that use
-it. Then groups over one index space are merged, as long as each reads the others only at its own index.
+First every value is either *stored* (it gets a buffer and is the root of a group) or *inlined* into the
+groups that use it. Then groups over one index space are merged, as long as each reads the others only at
+its own index.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ _VIEWS = (BroadcastTo, Reshape, Transpose, Slice, Reverse)
 
 
 def fuse(graph: Graph) -> list[Group]:
-    """Groups in an order in which they can run. The outputs of the graph must be distinct results of nodes."""
+    """Groups in an order in which they can run. The outputs of the graph must be distinct results of
+    nodes."""
     return _Fuser(graph).groups()
 
 
 def plan_of(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int]):  # type: ignore[no-untyped-def]
-    """The plan of a group by its kind; `needed` are the values whose buffers somebody reads. Host groups have none.
+    """The plan of a group by its kind; `needed` are the values whose buffers somebody reads. Host groups
+    have none.
 
     Raises:
         Unfusable: when its members do not fit together.
@@ -87,7 +90,7 @@ class _Fuser:
             cost.update((r, min(own + below, 1 << 20) if inlined else 0) for r in node.results)
         return cost
 
-    # -- stored values ------------------------------------------------------------------------------------------------
+    # -- stored values ------------------------------------------------------------------------------
 
     def groups(self) -> list[Group]:
         self.stored = self.must_store()
@@ -165,7 +168,8 @@ class _Fuser:
         return any(self.repeats(value, user, cost) for user in users)
 
     def repeats(self, value: int, user: Node, cost: int) -> bool:
-        """Whether inlining `value` into `user` would compute it many times over, or by division of indices."""
+        """Whether inlining `value` into `user` would compute it many times over, or by division of
+        indices."""
         primitive = user.primitive
         shape = self.graph.avals[value].shape
         if isinstance(primitive, Reshape):
@@ -178,7 +182,7 @@ class _Fuser:
         broadcasts = self.kinds[id(user)] == "map" or isinstance(primitive, BroadcastTo)
         return broadcasts and _repeated_along_rows(shape, result)
 
-    # -- groups -------------------------------------------------------------------------------------------------------
+    # -- groups -------------------------------------------------------------------------------------
 
     def roots(self) -> list[int]:
         return sorted(self.stored)
@@ -265,7 +269,8 @@ def _is_kept_shape(shape: Sequence[Extent], group: Group) -> bool:
 
 
 def _splits_lanes(shape: Sequence[Extent], source: Sequence[Extent]) -> bool:
-    """Whether a reshape makes its last axis out of several: an index along it must be divided lane by lane."""
+    """Whether a reshape makes its last axis out of several: an index along it must be divided lane by
+    lane."""
     groups = regrouped(shape, source)
     return bool(groups) and len(groups[-1][1]) > 1
 

@@ -18,10 +18,12 @@ class Unfusable(Exception):
 
 @dataclass(frozen=True)
 class Group:
-    """`roots` are the values that a kernel writes; what lies between them and stored values is computed on the way.
+    """`roots` are the values that a kernel writes; what lies between them and stored values is computed on
+    the way.
 
-    kind `rows`: loops over `space`, of whose axes `reduced` are reduced. `dot`: a contraction and what is done to its
-    result, whose shape is `space`. `scatter`: one scatter. `host`: the results of one node that has no lowering.
+    kind `rows`: loops over `space`, of whose axes `reduced` are reduced. `dot`: a contraction and what is
+    done to its result, whose shape is `space`. `scatter`: one scatter. `host`: the results of one node that
+    has no lowering.
     """
 
     kind: str
@@ -32,7 +34,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel; the dims that are its params, in order; and the extent of its parallel loop, if it has one."""
+    """A kernel; the dims that are its params, in order; and the extent of its parallel loop, if it has
+    one."""
 
     kernel: Kernel
     params: tuple[str, ...]
@@ -85,8 +88,8 @@ def merged_axes(
 ) -> tuple[dict[int, Extent], frozenset[int]]:
     """Which loops can be one: neighbours of one class that every place walks through contiguously.
 
-    Returns the extents of the axes that are left, in order, and the axes that are gone: those of extent 1, and the
-    outer one of each pair that was merged.
+    Returns the extents of the axes that are left, in order, and the axes that are gone: those of extent 1,
+    and the outer one of each pair that was merged.
     """
     left: list[tuple[int, Extent, int]] = []
     gone: set[int] = set()
@@ -103,9 +106,7 @@ def merged_axes(
 
 
 def _contiguous(outer: int, inner: int, extent: Extent, all_places: Sequence[Place]) -> bool:
-    return all(
-        dims.same(place.coefficient(outer), place.coefficient(inner) * extent) for place in all_places
-    )
+    return all(dims.same(place.coefficient(outer), place.coefficient(inner) * extent) for place in all_places)
 
 
 def all_places(points: Sequence[Point]) -> list[Place]:

@@ -1,8 +1,8 @@
 """Point expressions: what one element of a value is, as a function of the indices of a kernel's loops.
 
-Between graph and loop IR. Views (broadcast, transpose, slice, reshape, reverse) are no computation here: they only
-change the `Place` at which a buffer is read. Points are interned in a `Points` table in the order of their creation,
-so operands come before users and equal sub-expressions are one object.
+Between graph and loop IR. Views (broadcast, transpose, slice, reshape, reverse) are no computation here:
+they only change the `Place` at which a buffer is read. Points are interned in a `Points` table in the order
+of their creation, so operands come before users and equal sub-expressions are one object.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Place:
 
         offset + sum(coefficient * index of axis) + sum(coefficient * point)
 
-    `terms` has one entry per axis that matters, ordered by axis; `loaded` pairs integer points with coefficients.
+    `terms` has one entry per axis that matters, ordered by axis; `loaded` pairs integer points with
+    coefficients.
     """
 
     offset: Extent = 0
@@ -117,7 +118,7 @@ def linear(index: Sequence[Place], shape: Sequence[Extent]) -> Place:
     return total
 
 
-# -- kinds of points ------------------------------------------------------------------------------------------
+# -- kinds of points --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +130,8 @@ class Number(Point):
 
 @dataclass(frozen=True, eq=False)
 class Read(Point):
-    """Element `place` of the row-contiguous buffer of graph value `value`; where a mask point is false, nothing
-    is read and the value has no meaning."""
+    """Element `place` of the row-contiguous buffer of graph value `value`; where a mask point is false,
+    nothing is read and the value has no meaning."""
 
     value: int
     place: Place
@@ -181,8 +182,8 @@ class Choose(Point):
 
 @dataclass(frozen=True, eq=False)
 class Bounded(Point):
-    """An integer of the data as an index below `extent`; with `wraps`, negative ones count from the end. One that
-    is out of bounds fails the kernel, unless a mask is false there."""
+    """An integer of the data as an index below `extent`; with `wraps`, negative ones count from the end.
+    One that is out of bounds fails the kernel, unless a mask is false there."""
 
     index: Point
     extent: Extent
@@ -204,7 +205,9 @@ class Points:
         self.all: list[Point] = []
         self._known: dict[tuple[Any, ...], Point] = {}
 
-    def _make(self, cls: type, key: tuple[Any, ...], dtype: str, axes: Iterable[frozenset[int]], *fields: Any) -> Any:
+    def _make(
+        self, cls: type, key: tuple[Any, ...], dtype: str, axes: Iterable[frozenset[int]], *fields: Any
+    ) -> Any:
         found = self._known.get((cls, dtype, *key))
         if found is None:
             found = cls(dtype, frozenset().union(*axes), len(self.all), *fields)

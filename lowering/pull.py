@@ -1,4 +1,5 @@
-"""From graph values to point expressions: what an element of a value is, down to the buffers that are read."""
+"""From graph values to point expressions: what an element of a value is, down to the buffers that are
+read."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Site:
-    """What a rule of `rules.shape` sees: the table of points, operand and result avals, and the masks in force."""
+    """What a rule of `rules.shape` sees: the table of points, operand and result avals, and the masks in
+    force."""
 
     points: Points
     avals: tuple[Aval, ...]
@@ -46,7 +48,8 @@ Stop = Callable[[int, Index], Point | None]
 
 
 class Puller:
-    """Makes the points of one kernel. `stored` values are read from their buffers, all others are computed."""
+    """Makes the points of one kernel. `stored` values are read from their buffers, all others are
+    computed."""
 
     def __init__(self, graph: Graph, points: Points, stored: Callable[[int], bool], held: Stop) -> None:
         self.graph, self.points, self.stored, self.held = graph, points, stored, held
@@ -87,10 +90,14 @@ class Puller:
             return held
         aval = self.graph.avals[operand]
         if self.stored(operand):
-            return self.points.read(operand, aval.dtype.short, linear(squeezed(index, aval.shape), aval.shape), masks)
+            return self.points.read(
+                operand, aval.dtype.short, linear(squeezed(index, aval.shape), aval.shape), masks
+            )
         base = self._reshaped_buffer(operand)
         if base is not None:
-            return self.points.read(base, aval.dtype.short, linear(squeezed(index, aval.shape), aval.shape), masks)
+            return self.points.read(
+                base, aval.dtype.short, linear(squeezed(index, aval.shape), aval.shape), masks
+            )
         return None
 
     def _reshaped_buffer(self, value: int) -> int | None:

@@ -18,8 +18,9 @@ _NESTS: dict[str, ModuleType] = {"rows": rows, "dot": dot, "scatter": scatter}
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A group with its kernel. `buffers` are the graph values behind the kernel's buffers; `primitives` counts what
-    was fused, by name; `cost` is about the number of instructions per element of the group's space."""
+    """A group with its kernel. `buffers` are the graph values behind the kernel's buffers; `primitives`
+    counts what was fused, by name; `cost` is about the number of instructions per element of the group's
+    space."""
 
     group: Group
     built: Built
@@ -28,7 +29,9 @@ class Scheduled:
     cost: int
 
 
-def schedule(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int], target: Target) -> Scheduled:
+def schedule(
+    graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int], target: Target
+) -> Scheduled:
     """The kernel of one group. Its name says what it does; equal kernels have equal text in all programs."""
     plan = plan_of(graph, group, stored, needed)
     nest = _NESTS[group.kind]

@@ -17,8 +17,9 @@ from ingot.tracer.dims import Dim, Extent
 class Body:
     """A kernel in the making.
 
-    `buffers` names the memory of each graph value, `params` lists the dims that the kernel takes. `index` gives the loop index of every open axis; along the axis
-    `vector`, a point has `lanes` values, of which `mask` (None: all) says which exist.
+    `buffers` names the memory of each graph value, `params` lists the dims that the kernel takes. `index`
+    gives the loop index of every open axis; along the axis `vector`, a point has `lanes` values, of which
+    `mask` (None: all) says which exist.
     """
 
     def __init__(self, builder: Builder, buffers: Mapping[int, str]) -> None:
@@ -32,7 +33,7 @@ class Body:
         self.params: list[str] = []
         self._symbols: dict[str, Expr] = {}
 
-    # -- scopes ------------------------------------------------------------------------------------------------
+    # -- scopes -------------------------------------------------------------------------------------
 
     @contextmanager
     def axis(self, axis: int, index: Expr) -> Iterator[None]:
@@ -52,7 +53,7 @@ class Body:
             yield
         self.vector, self.lanes, self.mask = kept
 
-    # -- extents and places --------------------------------------------------------------------------------------
+    # -- extents and places -------------------------------------------------------------------------
 
     def extent(self, extent: Extent) -> Expr:
         """A (symbolic) extent as index arithmetic over the kernel's params, which are the symbols."""
@@ -80,8 +81,8 @@ class Body:
         return a
 
     def place(self, place: Place) -> tuple[Expr, Extent]:
-        """The integer at the current indices and its step from lane to lane. With loaded vectors it is a vector
-        of its own and the step is 0."""
+        """The integer at the current indices and its step from lane to lane. With loaded vectors it is a
+        vector of its own and the step is 0."""
         total, step = self.extent(place.offset), 0
         for axis, coefficient in place.terms:
             if axis == self.vector:
@@ -111,7 +112,7 @@ class Body:
         start, step = self.place(place)
         return self.lanes_from(start, step)
 
-    # -- points ------------------------------------------------------------------------------------------------
+    # -- points -------------------------------------------------------------------------------------
 
     def emit(self, points: Iterable[Point]) -> None:
         """Write those of `points` (operands first) that the open loops allow and that are not written yet."""
@@ -137,7 +138,9 @@ class Body:
                 lanes = max((self[a].type.lanes for a in args), default=1)
                 exprs = [ir.broadcast(self[a], lanes) for a in args]
                 made = scalar_rule(type(primitive))(primitive, *exprs)
-                assert made.type.dtype == point.dtype, f"{primitive!r} gave {made.type}, expected {point.dtype}"
+                assert made.type.dtype == point.dtype, (
+                    f"{primitive!r} gave {made.type}, expected {point.dtype}"
+                )
                 return made
             case pt.Position(place=place):
                 return ir.convert(self.spread(place), point.dtype)
@@ -211,9 +214,11 @@ class Body:
         """One of the indices that are out of bounds."""
         if index.type.lanes == 1:
             return index
-        return ir.ReduceLanes("min", ir.select(outside, index, ir.broadcast(ir.const(1 << 62, ir.IDX), index.type.lanes)))
+        return ir.ReduceLanes(
+            "min", ir.select(outside, index, ir.broadcast(ir.const(1 << 62, ir.IDX), index.type.lanes))
+        )
 
-    # -- stores ------------------------------------------------------------------------------------------------
+    # -- stores -------------------------------------------------------------------------------------
 
     def store(self, value: int, place: Place, point: Point) -> None:
         """Write a point to the buffer of a graph value."""

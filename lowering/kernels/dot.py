@@ -4,8 +4,8 @@
         for k: acc[i][u] += left[i, k] * right[k, columns of u]
         store f(acc)
 
-The operands are read where they lie, through their views. Lanes run along the free axis of one operand when that is
-contiguous (`columns`), else along the contracted axis (`lanes of k`), whichever reads vectors.
+The operands are read where they lie, through their views. Lanes run along the free axis of one operand when
+that is contiguous (`columns`), else along the contracted axis (`lanes of k`), whichever reads vectors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ BATCH, ROWS, COLUMNS, SUMMED = range(4)
 
 @dataclass
 class Plan:
-    """A contraction as points: `left` and `right` at the indices of the loop axes, whose roles are in `roles`."""
+    """A contraction as points: `left` and `right` at the indices of the loop axes, whose roles are in
+    `roles`."""
 
     extents: dict[int, Extent]
     roles: dict[int, int]
@@ -53,8 +54,8 @@ class Plan:
 
 
 def plan(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int]) -> Plan:
-    """The points of a contraction (the first root) and of the maps over its result (the others); only the `needed`
-    ones are written.
+    """The points of a contraction (the first root) and of the maps over its result (the others); only the
+    `needed` ones are written.
 
     Raises:
         Unfusable: when a map reads the result elsewhere than at its own index.
@@ -150,7 +151,8 @@ class _Builder:
         self.parallel: Extent | None = None
         self.b = Builder(name)
         names = {
-            value: self.b.buffer("x" if access == "read" else "y", dtype, access) for value, dtype, access in buffers
+            value: self.b.buffer("x" if access == "read" else "y", dtype, access)
+            for value, dtype, access in buffers
         }
         self.body = Body(self.b, names)
         self.dtype = "f32" if plan.left.dtype in ir.NARROW_FLOATS else plan.left.dtype
@@ -215,7 +217,7 @@ class _Builder:
             hi = ir.minimum(self.body.extent(rows), lo + ROW_BLOCK)
             self.panel(lo, self.b.let(hi, "hi"))
 
-    # -- tiles ----------------------------------------------------------------------------------------------------
+    # -- tiles --------------------------------------------------------------------------------------
 
     def panel(self, lo: Expr, hi: Expr) -> None:
         """All columns of the rows [lo, hi)."""
@@ -224,7 +226,9 @@ class _Builder:
         step = self.width if self.by_lanes_of_k else self.width * self.lanes
 
         def whole(base: Expr, _: int) -> None:
-            self.steps("r", lo, hi, self.height, lambda row, height: self.tile(row, height, base, self.width, None))
+            self.steps(
+                "r", lo, hi, self.height, lambda row, height: self.tile(row, height, base, self.width, None)
+            )
 
         def rest(base: Expr, _: int) -> None:
             mask = None
@@ -241,9 +245,18 @@ class _Builder:
         self.split(name, lo, hi, static, step, 1, lambda at, _: tile(at, step), lambda at, _: tile(at, 1))
 
     def split(
-        self, name: str, lo: Expr, hi: Expr, length: Extent | None, step: int, one: int, whole: Tile, rest: Tile
+        self,
+        name: str,
+        lo: Expr,
+        hi: Expr,
+        length: Extent | None,
+        step: int,
+        one: int,
+        whole: Tile,
+        rest: Tile,
     ) -> None:
-        """Whole tiles of [lo, hi) by `step`, the rest by `one`. A static `length` spares loops without iterations."""
+        """Whole tiles of [lo, hi) by `step`, the rest by `one`. A static `length` spares loops without
+        iterations."""
         static = length if isinstance(length, int) else None
         border = self.b.let(hi - (hi - lo) % step if static is None else lo + static // step * step, "border")
         if static is None or static >= step:
@@ -269,7 +282,9 @@ class _Builder:
 
     def at(self, stack: ExitStack, axis: int | None, index: Expr, vector: bool, mask: Expr | None) -> None:
         if axis is not None:
-            scope = self.body.lane_axis(axis, index, self.lanes, mask) if vector else self.body.axis(axis, index)
+            scope = (
+                self.body.lane_axis(axis, index, self.lanes, mask) if vector else self.body.axis(axis, index)
+            )
             stack.enter_context(scope)
 
     def finish(self, row: Expr, column: Expr, mask: Expr | None, total: Expr) -> None:
@@ -284,21 +299,30 @@ class _Builder:
             for item in self.plan.stores:
                 self.body.store(*item)
 
-    # -- sums -----------------------------------------------------------------------------------------------------
+    # -- sums ---------------------------------------------------------------------------------------
 
     def nest(
-        self, axes: Sequence[int], rows: Sequence[Expr], columns: Sequence[Expr], mask: Expr | None, state: list[Expr]
+        self,
+        axes: Sequence[int],
+        rows: Sequence[Expr],
+        columns: Sequence[Expr],
+        mask: Expr | None,
+        state: list[Expr],
     ) -> list[Expr]:
         """Contracted axes that did not become one: loops around the last of them."""
         if not axes:
             return self.products(rows, columns, mask, state)
-        with self.b.loop("ks", 0, self.body.extent(self.plan.extents[axes[0]]), carry=_named("all", state)) as scope:
+        with self.b.loop(
+            "ks", 0, self.body.extent(self.plan.extents[axes[0]]), carry=_named("all", state)
+        ) as scope:
             assert scope.index is not None
             with self.body.axis(axes[0], scope.index):
                 scope.next(*self.nest(axes[1:], rows, columns, mask, list(scope.carried)))
         return list(scope.results)
 
-    def products(self, rows: Sequence[Expr], columns: Sequence[Expr], mask: Expr | None, state: list[Expr]) -> list[Expr]:
+    def products(
+        self, rows: Sequence[Expr], columns: Sequence[Expr], mask: Expr | None, state: list[Expr]
+    ) -> list[Expr]:
         """The sums over k, in blocks when k may be long."""
         extent = self.extent(self.summed)
         size = K_BLOCK * (self.lanes if self.by_lanes_of_k else 1)
@@ -323,7 +347,9 @@ class _Builder:
                 scope.next(*self.step(rows, columns, mask, scope.index, scope.carried))
             return list(scope.results)
         static = length if isinstance(length, int) else None
-        border = self.b.let(hi - (hi - lo) % self.lanes if static is None else lo + static // self.lanes * self.lanes)
+        border = self.b.let(
+            hi - (hi - lo) % self.lanes if static is None else lo + static // self.lanes * self.lanes
+        )
         with self.b.loop("k", lo, border, self.lanes, carry=_named("acc", state)) as scope:
             assert scope.index is not None
             scope.next(*self.step(rows, columns, None, scope.index, scope.carried))
@@ -336,11 +362,18 @@ class _Builder:
         return list(tail.results)
 
     def step(
-        self, rows: Sequence[Expr], columns: Sequence[Expr], mask: Expr | None, k: Expr, carried: Sequence[Expr]
+        self,
+        rows: Sequence[Expr],
+        columns: Sequence[Expr],
+        mask: Expr | None,
+        k: Expr,
+        carried: Sequence[Expr],
     ) -> list[Expr]:
         with ExitStack() as stack:
             self.at(stack, self.summed, k, self.by_lanes_of_k, mask)
-            rights = [self.operand(self.right, self.columns, c, not self.by_lanes_of_k, mask) for c in columns]
+            rights = [
+                self.operand(self.right, self.columns, c, not self.by_lanes_of_k, mask) for c in columns
+            ]
             following: list[Expr] = []
             for row in rows:
                 left = self.operand(self.left, self.rows, row, False, None)

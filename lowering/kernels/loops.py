@@ -35,8 +35,8 @@ def vector_loop(
         for j in [lo, whole) by block:        part(j), part(j + lanes), ...
         for j in [whole, lo + length) by lanes:   part(j, masked)
 
-    `carry[u]` are the values that the u-th vector of each round hands on; the tail continues with those of the
-    first. Returns the final ones.
+    `carry[u]` are the values that the u-th vector of each round hands on; the tail continues with those of
+    the first. Returns the final ones.
     """
     block = len(carry) * lanes
     static = int(length.value) if isinstance(length, ir.Const) else None

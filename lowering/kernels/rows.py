@@ -5,8 +5,8 @@
         stage 1:  for each reduced index: accumulate and store, with the results of stage 0 in registers
         ...
 
-A map is the case without reduced axes; softmax, log-sum-exp, normalisations and cross entropy are rows of two or three
-stages. The vector axis may be a kept or a reduced one.
+A map is the case without reduced axes; softmax, log-sum-exp, normalisations and cross entropy are rows of
+two or three stages. The vector axis may be a kept or a reduced one.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Reduction:
 
 @dataclass
 class Stage:
-    """One pass over the reduced axes. Stores are (graph value, element number, point); those `after` the pass are
-    at the kept indices, with its reductions known."""
+    """One pass over the reduced axes. Stores are (graph value, element number, point); those `after` the
+    pass are at the kept indices, with its reductions known."""
 
     reductions: list[Reduction] = field(default_factory=list)
     stores: list[tuple[int, Place, Point]] = field(default_factory=list)
@@ -73,12 +73,12 @@ class Plan:
         return pt.reachable([root for stage in self.stages for root in stage.roots()])
 
 
-# -- planning -----------------------------------------------------------------------------------------------------
+# -- planning ---------------------------------------------------------------------------------------
 
 
 def plan(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int]) -> Plan:
-    """The stages of a group. `stored` are the values that lie in buffers already, `needed` those of its roots that
-    somebody else reads; the others are kept in registers where that is possible.
+    """The stages of a group. `stored` are the values that lie in buffers already, `needed` those of its
+    roots that somebody else reads; the others are kept in registers where that is possible.
 
     Raises:
         Unfusable: when a member reads another one elsewhere than at its own index.
@@ -211,7 +211,7 @@ def _same_index(a: Index, b: Index) -> bool:
     return all(x.key == y.key for x, y in zip(a, b, strict=True))
 
 
-# -- scheduling ---------------------------------------------------------------------------------------------------
+# -- scheduling -------------------------------------------------------------------------------------
 
 
 def simplified(plan: Plan) -> Plan:
@@ -221,14 +221,16 @@ def simplified(plan: Plan) -> Plan:
     after:   for j in n*m: y[j] = f(x[j])
     """
     points = plan.points()
-    walked = all_places(points) + [
-        place for stage in plan.stages for _, place, _ in stage.stores
-    ]
+    walked = all_places(points) + [place for stage in plan.stages for _, place, _ in stage.stores]
     kept_only = [place for stage in plan.stages for _, place, _ in stage.after]
-    order = [a for a in plan.extents if a not in plan.reduced] + [a for a in plan.extents if a in plan.reduced]
+    order = [a for a in plan.extents if a not in plan.reduced] + [
+        a for a in plan.extents if a in plan.reduced
+    ]
     if plan.reduced:
         for axis in order:
-            if axis in plan.reduced and any(r.accumulator.positions for s in plan.stages for r in s.reductions):
+            if axis in plan.reduced and any(
+                r.accumulator.positions for s in plan.stages for r in s.reductions
+            ):
                 walked.append(along(axis))
     neighbours = [(a, plan.extents[a]) for a in sorted(plan.extents)]
     classes = [int(a in plan.reduced) for a, _ in neighbours]
@@ -239,7 +241,11 @@ def simplified(plan: Plan) -> Plan:
 
     def moved(items: Sequence[tuple[int, Place, Point]]) -> list[tuple[int, Place, Point]]:
         return [
-            (value, Place(p.offset, tuple((a, c) for a, c in p.terms if a not in gone), p.loaded), found[point])
+            (
+                value,
+                Place(p.offset, tuple((a, c) for a, c in p.terms if a not in gone), p.loaded),
+                found[point],
+            )
             for value, p, point in items
         ]
 
@@ -327,12 +333,14 @@ class Writer:
         self.outer([a for a in self.plan.extents if a not in self.plan.reduced and a != self.axis], "serial")
 
     def emit(self, top: bool = False) -> None:
-        """What can be computed with the loops that are open; at the top, where only definitions may stand beside
-        the parallel loop, nothing that can fail."""
+        """What can be computed with the loops that are open; at the top, where only definitions may stand
+        beside the parallel loop, nothing that can fail."""
         self.body.emit(
-            p for p in self.points
-            if not (top and isinstance(p, pt.Bounded)) and not (isinstance(p, pt.Read) and p.value in self.written)
-        )  # fmt: skip
+            p
+            for p in self.points
+            if not (top and isinstance(p, pt.Bounded))
+            and not (isinstance(p, pt.Read) and p.value in self.written)
+        )
 
     def outer(self, axes: Sequence[int], kind: str) -> None:
         if axes:
@@ -386,7 +394,7 @@ class Writer:
             for item in stage.after:
                 self.body.store(*item)
 
-    # -- one pass over the reduced axes ---------------------------------------------------------------------------
+    # -- one pass over the reduced axes -------------------------------------------------------------
 
     def passes(self, stage: Stage) -> None:
         axes = [a for a in self.plan.extents if a in self.plan.reduced]
@@ -413,7 +421,10 @@ class Writer:
         axis, *rest = serial
         if not rest and self.axis not in self.plan.reduced:
             return self.blocked(stage, axis, state)
-        with self.carrying("k", ir.index(0), self.body.extent(self.plan.extents[axis]), state) as (scope, current):
+        with self.carrying("k", ir.index(0), self.body.extent(self.plan.extents[axis]), state) as (
+            scope,
+            current,
+        ):
             with self.body.axis(axis, scope.index):
                 self.emit()
                 scope.next(*_flat(self.nest(stage, rest, current)))

@@ -24,7 +24,8 @@ _BOOL_COMBINE = {"add": "or", "mul": "and", "min": "and", "max": "or"}
 
 @dataclass
 class Plan:
-    """`copy` writes the base; then `update` is combined into element `place`, for every index of `extents`."""
+    """`copy` writes the base; then `update` is combined into element `place`, for every index of
+    `extents`."""
 
     value: int
     mode: str

@@ -1,7 +1,8 @@
 """Lowering rules: primitive to loop IR, one file per family of `tracer.primitives`.
 
-Elementwise primitives are expressions over lanes (`rules.elementwise`), those that move elements are index maps
-(`rules.shape`, `rules.index`), and the rest have kernels of their own (`rules.reduce`, `rules.contract`).
+Elementwise primitives are expressions over lanes (`rules.elementwise`), those that move elements are index
+maps (`rules.shape`, `rules.index`), and the rest have kernels of their own (`rules.reduce`,
+`rules.contract`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Elementwise primitives as loop IR expressions.
 
-`+ - * /`, square roots, comparisons, rounding and conversions are bitwise equal to the NumPy reference; functions
-from vector math are within its error bounds.
+`+ - * /`, square roots, comparisons, rounding and conversions are bitwise equal to the NumPy reference;
+functions from vector math are within its error bounds.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _rsqrt(p: Primitive, x: Expr) -> Expr:
     return ir.const(1.0, x.type) / ir.Unary("sqrt", x)
 
 
-# -- vector math ------------------------------------------------------------------------------------------------
+# -- vector math ------------------------------------------------------------------------------------
 
 
 def _real(p: Primitive, avals: Sequence[Aval]) -> bool:
@@ -138,7 +138,7 @@ def _pow(p: Primitive, x: Expr, y: Expr) -> Expr:
     return ir.Math("pow", (x, y))
 
 
-# -- comparisons and logic ---------------------------------------------------------------------------------------
+# -- comparisons and logic --------------------------------------------------------------------------
 
 
 def _compare(cls: type[Primitive], op: str) -> None:
@@ -177,7 +177,7 @@ def _select(p: Primitive, mask: Expr, x: Expr, y: Expr) -> Expr:
     return ir.Select(mask, x, y)
 
 
-# -- conversion --------------------------------------------------------------------------------------------------
+# -- conversion -------------------------------------------------------------------------------------
 
 
 def _not_complex(p: Primitive, avals: Sequence[Aval]) -> bool:

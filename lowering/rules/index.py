@@ -34,7 +34,9 @@ def _gather(p: ix.Gather, s: Site, index: Index) -> Pulling:
 def lined_up(index: Index, shape: Sequence[Extent]) -> Index:
     """The index of an operand of `shape` broadcast to the rank of `index`."""
     kept = index[len(index) - len(shape) :]
-    return tuple(ZERO if isinstance(n, int) and n == 1 else place for place, n in zip(kept, shape, strict=True))
+    return tuple(
+        ZERO if isinstance(n, int) and n == 1 else place for place, n in zip(kept, shape, strict=True)
+    )
 
 
 @indexes(ix.DynamicSlice)

@@ -20,11 +20,11 @@ Exprs = Sequence[Expr]
 class Accumulator:
     """How a reduction of elements of `dtype` (float16 and bfloat16: of float32) runs.
 
-    `initial` are the carried values before the first element, the last of them becomes the result; `step(carried, x,
-    position)` takes in an element; `join(a, b)` merges two partial results; `lanes(carried)` makes one scalar result
-    out of those in all lanes.
-    `blocked`: long runs are cut into blocks that are summed separately, which bounds the rounding error.
-    `neutral` replaces elements that do not exist.
+    `initial` are the carried values before the first element, the last of them becomes the result;
+    `step(carried, x, position)` takes in an element; `join(a, b)` merges two partial results;
+    `lanes(carried)` makes one scalar result out of those in all lanes. `blocked`: long runs are cut into
+    blocks that are summed separately, which bounds the rounding error. `neutral` replaces elements that do
+    not exist.
     """
 
     dtype: str
@@ -137,7 +137,6 @@ def reduced_axes(primitive: Primitive) -> tuple[int, ...]:
 
 def _real(p: Primitive, avals: Sequence[Aval]) -> bool:
     return avals[0].dtype.kind != "c"
-
 
 
 for _cls in (

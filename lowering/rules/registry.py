@@ -11,7 +11,8 @@ from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
 
 ScalarRule = Callable[..., Expr]
-"""(primitive, *operands) -> result: operands have one number of lanes, float16 and bfloat16 come as float32."""
+"""(primitive, *operands) -> result: operands have one number of lanes, float16 and bfloat16 come as
+float32."""
 R = TypeVar("R", bound=Callable[..., Any])
 
 scalars: dict[type[Primitive], ScalarRule] = {}
@@ -37,8 +38,8 @@ def lowers(
     cost: int = 1,
     when: Callable[[Primitive, Sequence[Aval]], bool] | None = None,
 ) -> Callable[[R], R]:
-    """Register an elementwise rule. `math` names the vector math it needs, `cost` is its weight in instructions,
-    `when(primitive, operand avals)` says which uses it covers."""
+    """Register an elementwise rule. `math` names the vector math it needs, `cost` is its weight in
+    instructions, `when(primitive, operand avals)` says which uses it covers."""
 
     def register(rule: R) -> R:
         scalars[cls] = rule
@@ -78,7 +79,8 @@ def nests(
 
 
 def scalar_rule(cls: type[Primitive]) -> ScalarRule:
-    """The elementwise rule of `cls`, wrapped so that half precision is computed in float32 and rounded once."""
+    """The elementwise rule of `cls`, wrapped so that half precision is computed in float32 and rounded
+    once."""
     rule = scalars[cls]
     return rule if cls in moving else _in_single(rule)
 

@@ -56,7 +56,9 @@ def _reshape(p: sh.Reshape, s: Site, index: Index) -> Pulling:
     return (yield s.ask(reshaped(s.points, index, p.shape, s.avals[0].shape)))
 
 
-def reshaped(points: Points, index: Sequence[Place], shape: Sequence[Extent], source: Sequence[Extent]) -> list[Place]:
+def reshaped(
+    points: Points, index: Sequence[Place], shape: Sequence[Extent], source: Sequence[Extent]
+) -> list[Place]:
     """The index into `source` of the element that has `index` in `shape`."""
     found = [ZERO] * len(source)
     for outs, ins in regrouped(shape, source):
@@ -76,7 +78,8 @@ def reshaped(points: Points, index: Sequence[Place], shape: Sequence[Extent], so
 
 
 def regrouped(shape: Sequence[Extent], source: Sequence[Extent]) -> list[tuple[list[int], list[int]]]:
-    """The smallest groups of axes of `shape` and `source`, in order, with equal products; unit axes belong to none.
+    """The smallest groups of axes of `shape` and `source`, in order, with equal products; unit axes belong
+    to none.
 
     Shapes of equal size in unlike terms (by a guard) make one group.
     """

@@ -1,7 +1,8 @@
 """Algebraic rules, one equation each. All hold bit for bit, signed zeros and NaN included.
 
-A rule gets a `Match` and returns an operand that replaces the only result of the node, a (primitive, operands) pair to
-compute it by, or None. Literals stand to the right of commutative operations before the rules look.
+A rule gets a `Match` and returns an operand that replaces the only result of the node, a (primitive,
+operands) pair to compute it by, or None. Literals stand to the right of commutative operations before the
+rules look.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _folded(m: Match) -> Replacement:
     return Literal(value.item() if value.dtype.kind != "V" else float(value), m.result.dtype)
 
 
-# -- arithmetic ---------------------------------------------------------------------------------------------------
+# -- arithmetic -------------------------------------------------------------------------------------
 
 
 @rule(ew.Mul)
@@ -186,7 +187,7 @@ def identity(m: Match) -> Replacement:
     return m.same(0)
 
 
-# -- movement -----------------------------------------------------------------------------------------------------
+# -- movement ---------------------------------------------------------------------------------------
 
 
 @rule(sh.BroadcastTo, sh.Reshape)

@@ -10,8 +10,8 @@ from ingot.tracer.primitives.shape import OptimizationBarrier
 
 
 def merge_common(graph: Graph) -> Graph:
-    """Of nodes that compute the same, the first one stays. Barriers are never merged: they are there to keep what
-    looks equal apart."""
+    """Of nodes that compute the same, the first one stays. Barriers are never merged: they are there to
+    keep what looks equal apart."""
     seen: dict[Any, Results] = {}
 
     def replace(r: Rewriter, node: Node, operands: tuple[Operand, ...]) -> Results | None:

@@ -49,9 +49,17 @@ def rewrite(graph: Graph, replace: Replace) -> Graph:
 
 
 def finished(r: Rewriter, outputs: Sequence[Operand]) -> Graph:
-    """The new graph, or the old one itself when nothing changed. Dims keep their order: they are the signature."""
+    """The new graph, or the old one itself when nothing changed. Dims keep their order: they are the
+    signature."""
     made = r.builder.finish(outputs)
     new = Graph(
-        r.old.name, r.old.inputs, made.constants, made.nodes, made.outputs, r.old.dims, r.old.guards, r.old.input_names
+        r.old.name,
+        r.old.inputs,
+        made.constants,
+        made.nodes,
+        made.outputs,
+        r.old.dims,
+        r.old.guards,
+        r.old.input_names,
     )
     return r.old if new.nodes == r.old.nodes and new.outputs == r.old.outputs else new

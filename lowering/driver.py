@@ -1,0 +1,294 @@
+"""The entry points of a program, as LLVM text.
+
+    int32_t prepare(const int64_t *const *in_shapes, int64_t *dims, int64_t *const *out_shapes,
+                    int64_t *workspace_bytes)
+    int32_t entry(ctx *, void *const *inputs, void *const *outputs)
+
+`prepare` finds the dims from the shapes of the inputs, checks shapes, ranges and guards, and says how large
+outputs and workspace are. `entry` runs the steps on that memory. So whoever loads a program, Python or C++,
+runs the same code.
+"""
+
+from __future__ import annotations
+
+from ingot.lowering import abi
+from ingot.lowering.llvm.target import Target
+from ingot.lowering.llvm.writer import Writer
+from ingot.lowering.loop import FAIL_GUARD
+from ingot.lowering.program import Program, Step
+from ingot.tracer import dims
+from ingot.tracer.dims import Dim, Extent
+
+SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN = 16, 17, 18
+"""Codes of `prepare` besides FAIL_GUARD: a shape that does not fit, a dim out of its range, one that stays
+unknown."""
+ALIGNMENT = 64
+
+_ICMP = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
+
+
+def emit_driver(program: Program, target: Target) -> str:
+    """The LLVM module of a program's entry points."""
+    return "\n".join([
+        f'target triple = "{target.triple}"', _prepare(program), _entry(program),
+        'attributes #0 = { nounwind "no-builtins" }', "",
+    ])  # fmt: skip
+
+
+class _Function:
+    """A function body over extents."""
+
+    def __init__(self) -> None:
+        self.w = Writer()
+        self.known: dict[str, str] = {}
+
+    def load(self, pointer: str, index: int, type: str = "i64") -> str:
+        slot = self.w.op(f"getelementptr {type}, ptr {pointer}, i64 {index}")
+        return self.w.op(f"load {type}, ptr {slot}")
+
+    def store(self, value: str, pointer: str, index: int, type: str = "i64") -> None:
+        slot = self.w.op(f"getelementptr {type}, ptr {pointer}, i64 {index}")
+        self.w.do(f"store {type} {value}, ptr {slot}")
+
+    def extent(self, extent: Extent) -> str:
+        """An extent over the dims that are known."""
+        if not isinstance(extent, Dim):
+            return str(extent)
+        if extent.op == "symbol":
+            return self.known[extent.name]
+        if extent.op == "+":
+            total = "0"
+            for factor, powers in extent.terms:
+                term = str(factor)
+                for atom, power in powers:
+                    for _ in range(power):
+                        term = self.w.op(f"mul i64 {term}, {self.extent(atom)}")
+                total = self.w.op(f"add i64 {total}, {term}")
+            return total
+        values = [self.extent(x) for x in extent.operands]
+        first = values[0]
+        for value in values[1:]:
+            first = self.combine(extent.op, first, value)
+        return first
+
+    def combine(self, op: str, a: str, b: str) -> str:
+        w = self.w
+        if op in ("min", "max"):
+            return w.op(f"call i64 @llvm.s{op}.i64(i64 {a}, i64 {b})")
+        # divisors of extents are positive; quotients round down
+        safe = w.op(f"call i64 @llvm.smax.i64(i64 {b}, i64 1)")
+        rest = w.op(f"srem i64 {a}, {safe}")
+        negative = w.op(f"icmp slt i64 {rest}, 0")
+        if op == "%":
+            return w.op(f"select i1 {negative}, i64 {w.op(f'add i64 {rest}, {safe}')}, i64 {rest}")
+        quotient = w.op(f"sdiv i64 {a}, {safe}")
+        return w.op(f"add i64 {quotient}, {w.op(f'sext i1 {negative} to i64')}")
+
+    def leave_unless(self, condition: str, code: int | str) -> None:
+        leave, stay = self.w.fresh("leave"), self.w.fresh("stay")
+        self.w.do(f"br i1 {condition}, label %{stay}, label %{leave}")
+        self.w.start(leave)
+        self.w.do(f"ret i32 {code}")
+        self.w.start(stay)
+
+    def text(self, signature: str) -> str:
+        return "\n".join([f"define i32 {signature} #0 {{", "entry:", *self.w.entry, *self.w.lines, "}"])
+
+
+# -- prepare ----------------------------------------------------------------------------------------
+
+
+def _prepare(program: Program) -> str:
+    f = _Function()
+    sizes = {
+        (i, axis): f.load(f.load("%in_shapes", i, "ptr"), axis)
+        for i, aval in enumerate(program.inputs)
+        for axis in range(aval.ndim)
+    }
+    solved = _solve(f, program, sizes)
+    for (i, axis), size in sizes.items():
+        extent = program.inputs[i].shape[axis]
+        if all(s.name in f.known for s in dims.symbols(extent)):
+            f.leave_unless(f.w.op(f"icmp eq i64 {size}, {f.extent(extent)}"), SHAPE_MISMATCH)
+    if not solved:
+        f.w.do(f"ret i32 {DIM_UNKNOWN}")
+        return f.text(_PREPARE)
+    for guard in program.guards:
+        left, right = f.extent(guard.left), f.extent(guard.right)
+        f.leave_unless(f.w.op(f"icmp {_ICMP[guard.relation]} i64 {left}, {right}"), FAIL_GUARD)
+    for i, symbol in enumerate(program.symbols):
+        f.store(f.known[symbol.name], "%dims", i)
+    for i, aval in enumerate(program.outputs):
+        if aval.ndim:
+            shape = f.load("%out_shapes", i, "ptr")
+            for axis, extent in enumerate(aval.shape):
+                f.store(f.extent(extent), shape, axis)
+    total = "0"
+    for size in program.slots:
+        total = f.w.op(f"add i64 {total}, {_rounded(f, size)}")
+    f.w.do(f"store i64 {total}, ptr %workspace_bytes")
+    f.w.do("ret i32 0")
+    return f.text(_PREPARE)
+
+
+_PREPARE = "@prepare(ptr %in_shapes, ptr %dims, ptr %out_shapes, ptr %workspace_bytes)"
+
+
+def _solve(f: _Function, program: Program, sizes: dict[tuple[int, int], str]) -> bool:
+    """Find the symbols one after the other from extents linear in one unknown; False when some stay
+    unknown."""
+    progress = True
+    while progress:
+        progress = False
+        for (i, axis), size in sizes.items():
+            extent = program.inputs[i].shape[axis]
+            unknown = [s for s in dims.symbols(extent) if s.name not in f.known]
+            if len(unknown) == 1 and isinstance(extent, Dim) and _bind(f, unknown[0], extent, size):
+                progress = True
+    return all(s.name in f.known for s in program.symbols)
+
+
+def _bind(f: _Function, symbol: Dim, extent: Dim, size: str) -> bool:
+    """Solve `extent == size` for a symbol that occurs once, with a constant factor."""
+    if extent.op == "symbol":
+        value = size
+    elif extent.op == "+":
+        factor, rest = 0, "0"
+        for c, powers in extent.terms:
+            if not any(symbol in dims.symbols(atom) for atom, _ in powers):
+                term = str(c)
+                for atom, power in powers:
+                    for _ in range(power):
+                        term = f.w.op(f"mul i64 {term}, {f.extent(atom)}")
+                rest = f.w.op(f"add i64 {rest}, {term}")
+            elif powers == ((symbol, 1),) and not factor:
+                factor = c
+            else:
+                return False
+        value = f.w.op(f"sdiv i64 {f.w.op(f'sub i64 {size}, {rest}')}, {factor}")
+    else:
+        return False
+    f.known[symbol.name] = value
+    f.leave_unless(f.w.op(f"icmp sge i64 {value}, {symbol.min}"), DIM_RANGE)
+    if symbol.max is not None:
+        f.leave_unless(f.w.op(f"icmp sle i64 {value}, {symbol.max}"), DIM_RANGE)
+    if symbol.multiple_of != 1:
+        rest = f.w.op(f"srem i64 {value}, {symbol.multiple_of}")
+        f.leave_unless(f.w.op(f"icmp eq i64 {rest}, 0"), DIM_RANGE)
+    return True
+
+
+def _rounded(f: _Function, size: Extent) -> str:
+    bytes_ = f.extent(size)
+    more = f.w.op(f"add i64 {bytes_}, {ALIGNMENT - 1}")
+    return f.w.op(f"and i64 {more}, {-ALIGNMENT}")
+
+
+# -- entry ------------------------------------------------------------------------------------------
+
+
+def _entry(program: Program) -> str:
+    return _Entry(program).text()
+
+
+class _Entry(_Function):
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        dims_pointer = self.context("dims")
+        for i, symbol in enumerate(program.symbols):
+            self.known[symbol.name] = self.load(dims_pointer, i)
+        self.places = {"input": "%inputs", "output": "%outputs"}
+        if any(b.place == "constant" for b in program.buffers):
+            self.places["constant"] = self.context("constants")
+        self.slots = self.slot_pointers()
+        self.pointers = [self.pointer(b.place, b.index) for b in program.buffers]
+        most = max((len(s.buffers) for s in program.steps), default=1)
+        self.arguments = self.w.allocate(f"alloca [{max(most, 1)} x ptr], align 16", "buffers")
+        params = max((len(k.params) for k in program.kernels), default=1)
+        self.params = self.w.allocate(f"alloca [{max(params, 1)} x i64], align 16", "params")
+        if program.kernels:
+            self.kernels = self.context("kernels")
+            self.parallel_for = self.context("parallel_for")
+            self.threaded = self.w.op(f"icmp ne ptr {self.parallel_for}, null")
+        self.poll = self.context("poll")
+        self.polls = self.w.op(f"icmp ne ptr {self.poll}, null")
+        for number, step in enumerate(program.steps):
+            self.step(number, step)
+        self.w.do("ret i32 0")
+
+    def text(self, signature: str = "@entry(ptr %ctx, ptr %inputs, ptr %outputs)") -> str:
+        return super().text(signature)
+
+    def context(self, field: str) -> str:
+        slot = self.w.op(f"getelementptr i8, ptr %ctx, i64 {abi.OFFSETS[field]}")
+        return self.w.op(f"load ptr, ptr {slot}", field)
+
+    def slot_pointers(self) -> list[str]:
+        if not self.program.slots:
+            return []
+        base, offset, found = self.context("workspace"), "0", []
+        for size in self.program.slots:
+            found.append(self.w.op(f"getelementptr i8, ptr {base}, i64 {offset}", "slot"))
+            offset = self.w.op(f"add i64 {offset}, {_rounded(self, size)}")
+        return found
+
+    def pointer(self, place: str, index: int) -> str:
+        return self.slots[index] if place == "workspace" else self.load(self.places[place], index, "ptr")
+
+    def step(self, number: int, step: Step) -> None:
+        for i, buffer in enumerate(step.buffers):
+            self.store(self.pointers[buffer], self.arguments, i, "ptr")
+        if step.host is not None:
+            call = self.context("host_call")
+            code = self.w.op(
+                f"call i32 {call}(ptr %ctx, i64 {step.host}, ptr {self.arguments}, ptr {self.params})"
+            )
+        else:
+            assert step.kernel is not None
+            code = self.kernel(step.kernel)
+        self.check(number, code)
+
+    def kernel(self, index: int) -> str:
+        w, code = self.w, self.program.kernels[index]
+        for i, name in enumerate(code.params):
+            self.store(self.known[name], self.params, i)
+        function = self.load(self.kernels, index, "ptr")
+        arguments = f"ptr %ctx, ptr {self.arguments}, ptr {self.params}"
+        if code.parallel is None:
+            return w.op(f"call i32 {function}({arguments}, i64 0, i64 1)")
+        extent = self.extent(code.parallel)
+        spread, alone, after = w.fresh("spread"), w.fresh("alone"), w.fresh("after")
+        w.do(f"br i1 {self.threaded}, label %{spread}, label %{alone}")
+        w.start(spread)
+        many = w.op(
+            f"call i32 {self.parallel_for}(ptr %ctx, ptr {function}, ptr {self.arguments}, "
+            f"ptr {self.params}, i64 {extent}, i64 1)"
+        )
+        w.do(f"br label %{after}")
+        w.start(alone)
+        one = w.op(f"call i32 {function}({arguments}, i64 0, i64 {extent})")
+        w.do(f"br label %{after}")
+        w.start(after)
+        return w.op(f"phi i32 [ {many}, %{spread} ], [ {one}, %{alone} ]")
+
+    def check(self, number: int, code: str) -> None:
+        """Leave with a step's code; then ask whether to go on."""
+        w = self.w
+        failed, fine = w.fresh("failed"), w.fresh("fine")
+        w.do(f"br i1 {w.op(f'icmp eq i32 {code}, 0')}, label %{fine}, label %{failed}")
+        w.start(failed)
+        record = self.context("error")
+        slot = w.op(f"getelementptr i8, ptr {record}, i64 {abi.ERROR_OFFSETS['kernel']}")
+        w.do(f"store i32 {number}, ptr {slot}")
+        w.do(f"ret i32 {code}")
+        w.start(fine)
+        ask, on = w.fresh("ask"), w.fresh("on")
+        w.do(f"br i1 {self.polls}, label %{ask}, label %{on}")
+        w.start(ask)
+        stop = w.op(f"call i32 {self.poll}(ptr %ctx)")
+        leave = w.fresh("leave")
+        w.do(f"br i1 {w.op(f'icmp eq i32 {stop}, 0')}, label %{on}, label %{leave}")
+        w.start(leave)
+        w.do(f"ret i32 {stop}")
+        w.start(on)

@@ -1,0 +1,272 @@
+"""Graph to Program: a flat list of passes that can be verified, printed and timed.
+
+`INGOT_VERIFY=1` checks the graph after every pass and every kernel, `INGOT_PRINT_AFTER=fuse` (names
+separated by commas, or `all`) prints what a pass made, `INGOT_TIMINGS=1` prints how long each took. All of
+it goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ingot.lowering import loop_verify, memory
+from ingot.lowering.fuse import fuse
+from ingot.lowering.groups import Group
+from ingot.lowering.llvm.target import Target
+from ingot.lowering.loop_text import print_kernel
+from ingot.lowering.program import HostCall, KernelCode, Program, Step
+from ingot.lowering.pull import producers
+from ingot.lowering.schedule import Scheduled, schedule
+from ingot.lowering.simplify.algebra import apply_rules
+from ingot.lowering.simplify.common import drop_dead, merge_common
+from ingot.lowering.simplify.inline import inline_calls
+from ingot.lowering.simplify.outputs import own_outputs
+from ingot.tracer import config, dims
+from ingot.tracer.dims import Extent
+from ingot.tracer.graph import Graph, Literal, Node, Operand
+from ingot.tracer.text import print_graph
+
+GraphPass = Callable[[Graph], Graph]
+
+SIMPLIFY: tuple[tuple[str, GraphPass], ...] = (
+    ("inline", inline_calls),
+    ("rules", apply_rules),
+    ("common", merge_common),
+    ("dead", drop_dead),
+    ("outputs", own_outputs),
+)
+PASSES = (*(name for name, _ in SIMPLIFY), "fuse", "schedule", "plan")
+"""All passes in order, as INGOT_PRINT_AFTER names them."""
+
+
+def simplify(graph: Graph) -> Graph:
+    """The graph after the graph passes."""
+    return _simplified(graph, _Log())
+
+
+def lower(graph: Graph, target: Target) -> Program:
+    """The program of a graph for a target. Compiles nothing: its kernels are loop IR."""
+    log = _Log()
+    graph = _simplified(graph, log)
+    with log.timed("fuse"):
+        groups = fuse(graph)
+    log.show("fuse", lambda: show_groups(graph, groups))
+    with log.timed("schedule"):
+        parts = scheduled(graph, groups, target)
+    if config.flag("INGOT_VERIFY"):
+        for part in parts:
+            if isinstance(part, Scheduled):
+                loop_verify.verify(part.built.kernel)
+    log.show(
+        "schedule", lambda: "\n".join(print_kernel(p.built.kernel) for p in parts if isinstance(p, Scheduled))
+    )
+    with log.timed("plan"):
+        program = _program(graph, parts, target)
+    log.show("plan", lambda: show_plan(program))
+    return program
+
+
+def scheduled(graph: Graph, groups: Sequence[Group], target: Target) -> list[Scheduled | Group]:
+    """The kernels of the groups; host groups stay what they are."""
+    stored = frozenset(root for group in groups for root in group.roots).union(range(graph.first_result))
+    needed = _needed(graph, groups, stored)
+    return [g if g.kind == "host" else schedule(graph, g, stored, needed, target) for g in groups]
+
+
+def _needed(graph: Graph, groups: Sequence[Group], stored: frozenset[int]) -> frozenset[int]:
+    """Values that are outputs or that another group than their own reads."""
+    found = {o for o in graph.outputs if not isinstance(o, Literal)}
+    made = producers(graph)
+    for group in groups:
+        stack: list[Operand] = [o for root in group.roots for o in made[root].operands]
+        seen: set[int] = set()
+        while stack:
+            value = stack.pop()
+            if isinstance(value, Literal) or value in seen:
+                continue
+            seen.add(value)
+            if value in stored and value not in group.roots:
+                found.add(value)
+            elif value in made and value not in stored:
+                stack.extend(made[value].operands)
+        if group.kind == "host":
+            found.update(group.roots)
+    return frozenset(found)
+
+
+def _simplified(graph: Graph, log: _Log) -> Graph:
+    for name, run in SIMPLIFY:
+        with log.timed(name):
+            new = run(graph)
+        log.show(name, lambda old=graph, new=new: "(unchanged)" if new is old else print_graph(new))  # type: ignore[misc]
+        if config.flag("INGOT_VERIFY"):
+            from ingot.tracer.verify import verify
+
+            verify(new)
+        graph = new
+    return graph
+
+
+# -- program ----------------------------------------------------------------------------------------
+
+
+def _program(graph: Graph, parts: Sequence[Scheduled | Group], target: Target) -> Program:
+    kernels: list[KernelCode] = []
+    hosts: list[HostCall] = []
+    values: list[tuple[int, ...]] = []
+    calls: list[tuple[int | None, int | None]] = []
+    written: set[int] = set()
+    for part in parts:
+        if isinstance(part, Group):
+            node = producers(graph)[part.roots[0]]
+            values.append((*(o for o in node.operands if isinstance(o, int)), *part.roots))
+            calls.append((None, len(hosts)))
+            hosts.append(_host_call(graph, node))
+            written.update(part.roots)
+        else:
+            values.append(part.buffers)
+            calls.append((len(kernels), None))
+            kernels.append(_kernel_code(graph, part))
+            written.update(part.group.roots)
+    plan = memory.plan(graph, values, written)
+    steps = tuple(
+        Step(kernel, host, tuple(plan.number[v] for v in used))
+        for (kernel, host), used in zip(calls, values, strict=True)
+    )
+    return Program(
+        graph.name, target.key, graph.dims, graph.guards, graph.inputs,
+        tuple(c.aval for c in graph.constants), graph.output_avals, plan.buffers, plan.slots, tuple(kernels), tuple(hosts), steps,
+    )  # fmt: skip
+
+
+def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
+    nbytes: Extent = 0
+    for value in part.buffers:
+        nbytes = nbytes + graph.avals[value].nbytes
+    elements = dims.product(part.group.space)
+    flops = elements * max(part.cost, 1)
+    if part.group.kind == "dot":
+        flops = _dot_flops(graph, part.group) + elements * part.cost
+    built = part.built
+    lines = _lines(graph, part.group, frozenset(part.buffers))
+    return KernelCode(
+        built.kernel.name,
+        print_kernel(built.kernel),
+        built.params,
+        built.parallel,
+        part.primitives,
+        lines,
+        nbytes,
+        flops,
+    )
+
+
+def _dot_flops(graph: Graph, group: Group) -> Extent:
+    from ingot.tracer.primitives.contract import DotGeneral
+
+    total: Extent = 0
+    for root in group.roots:
+        node = producers(graph)[root]
+        if isinstance(node.primitive, DotGeneral):
+            shape = graph.aval_of(node.operands[0]).shape
+            summed = dims.product([shape[a] for a in node.primitive.contract[0]])
+            total = total + dims.product(group.space) * summed * 2
+    return total
+
+
+def _lines(graph: Graph, group: Group, outside: frozenset[int]) -> tuple[str, ...]:
+    """`file:line` of every node in a group, in order of first use."""
+    found: dict[str, None] = {}
+    made = producers(graph)
+    for node in _nodes(group, made, outside):
+        if node.location is not None:
+            found.setdefault(str(node.location))
+    return tuple(found)
+
+
+def _nodes(group: Group, made: dict[int, Node], outside: frozenset[int]) -> list[Node]:
+    seen: dict[int, Node] = {}
+    stack = list(group.roots)
+    while stack:
+        value = stack.pop()
+        if value in seen or value not in made:
+            continue
+        seen[value] = made[value]
+        stack.extend(
+            o for o in made[value].operands
+            if isinstance(o, int) and (o not in outside or o in group.roots)
+        )  # fmt: skip
+    return [seen[value] for value in sorted(seen)]
+
+
+def _host_call(graph: Graph, node: Node) -> HostCall:
+    """The node as a graph of its own, whose inputs are the operands that are no literals."""
+    inputs = [graph.avals[o] for o in node.operands if isinstance(o, int)]
+    count = iter(range(len(inputs)))
+    operands = tuple(next(count) if isinstance(o, int) else o for o in node.operands)
+    results = tuple(range(len(inputs), len(inputs) + len(node.results)))
+    single = Graph(
+        node.primitive.name, tuple(inputs), (), (Node(node.primitive, operands, results),), results,
+        graph.dims, graph.guards,
+    )  # fmt: skip
+    lines = () if node.location is None else (str(node.location),)
+    return HostCall(node.primitive.name, print_graph(single), lines)
+
+
+# -- text -------------------------------------------------------------------------------------------
+
+
+def show_groups(graph: Graph, groups: Sequence[Group]) -> str:
+    """One line per group: kind, index space, and the nodes whose results it writes."""
+    made = producers(graph)
+    lines = []
+    for group in groups:
+        shape = ",".join(
+            f"{'/' if axis in group.reduced else ''}{extent}" for axis, extent in enumerate(group.space)
+        )
+        first = graph.first_result
+        roots = ", ".join(f"%{root - first} {made[root].primitive.name}" for root in group.roots)
+        lines.append(f"{group.kind}[{shape}]: {roots}")
+    return "\n".join(lines)
+
+
+def show_plan(program: Program) -> str:
+    """The steps with their buffers."""
+    lines = []
+    for step in program.steps:
+        name = (
+            program.hosts[step.host].name if step.host is not None else program.kernels[step.kernel or 0].name
+        )
+        used = [program.buffers[b] for b in step.buffers]
+        shown = ", ".join(f"{b.place}{b.index}: {b.aval!r}" for b in used)
+        lines.append(f"{'host ' if step.host is not None else ''}{name}({shown})")
+    sizes = ", ".join(map(str, program.slots))
+    return "\n".join([*lines, f"workspace: [{sizes}] bytes"])
+
+
+class _Log:
+    """Prints and times passes as the environment asks."""
+
+    def __init__(self) -> None:
+        shown = config.get("INGOT_PRINT_AFTER")
+        self.shown = set(PASSES) if shown == "all" else set(filter(None, shown.split(",")))
+        unknown = self.shown.difference(PASSES, ("emit", "asm"))
+        if unknown:
+            raise ValueError(
+                f"[config] INGOT_PRINT_AFTER={shown!r}: expected all or some of {', '.join(PASSES)}."
+            )
+        self.times = config.flag("INGOT_TIMINGS")
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.times:
+            print(f"[ingot] {name}: {1e3 * (time.perf_counter() - start):.2f} ms", file=sys.stderr)
+
+    def show(self, name: str, text: Callable[[], str]) -> None:
+        if name in self.shown:
+            print(f"[ingot] after {name}\n{text()}", file=sys.stderr)

@@ -1,0 +1,161 @@
+"""Programs: what a graph becomes, as plain data that can be stored and run without the graph."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ingot.tracer import dims, dtypes
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Dim, Extent, Guard
+from ingot.tracer.errors import FormatError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """One kernel: loop IR text, and what a reader wants to know of it.
+
+    params: dims it takes. parallel: extent of its parallel loop. primitives: what was fused, with counts.
+    lines: the user's source lines. nbytes: memory it reads and writes once. flops: arithmetic, by a rough
+    count.
+    """
+
+    name: str
+    text: str
+    params: tuple[str, ...]
+    parallel: Extent | None
+    primitives: tuple[tuple[str, int], ...]
+    lines: tuple[str, ...]
+    nbytes: Extent
+    flops: Extent
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the loop text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A primitive that the interpreter evaluates: a graph of one node, as text."""
+
+    name: str
+    text: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kernel (`kernel` counts in the program's kernels) or a host call (`host`), on buffers by number."""
+
+    kernel: int | None
+    host: int | None
+    buffers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that a step reads or writes: `place` is `input`, `constant`, `output` or `workspace`, `index`
+    counts within it (for the workspace: slots)."""
+
+    place: str
+    index: int
+    aval: Aval
+
+
+@dataclass(frozen=True)
+class Program:
+    """Kernels and steps. Sizes are extents over `symbols`; the workspace is a row of `slots`, sizes in
+    bytes, each rounded up to 64."""
+
+    name: str
+    target_key: str
+    symbols: tuple[Dim, ...]
+    guards: tuple[Guard, ...]
+    inputs: tuple[Aval, ...]
+    constants: tuple[Aval, ...]
+    outputs: tuple[Aval, ...]
+    buffers: tuple[Buffer, ...]
+    slots: tuple[Extent, ...]
+    kernels: tuple[KernelCode, ...]
+    hosts: tuple[HostCall, ...]
+    steps: tuple[Step, ...]
+
+    # -- plain data ---------------------------------------------------------------------------------
+
+    def to_data(self) -> dict[str, Any]:
+        """Lists, dicts, strings and numbers, for serialisation."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "target": self.target_key,
+            "symbols": [[s.name, s.min, s.max, s.multiple_of] for s in self.symbols],
+            "guards": [[g.relation, _out(g.left), _out(g.right), g.fixed] for g in self.guards],
+            "inputs": [_aval_out(a) for a in self.inputs],
+            "constants": [_aval_out(a) for a in self.constants],
+            "outputs": [_aval_out(a) for a in self.outputs],
+            "buffers": [[b.place, b.index, _aval_out(b.aval)] for b in self.buffers],
+            "slots": [_out(s) for s in self.slots],
+            "kernels": [
+                [k.name, k.text, list(k.params), None if k.parallel is None else _out(k.parallel),
+                 [list(p) for p in k.primitives], list(k.lines), _out(k.nbytes), _out(k.flops)]
+                for k in self.kernels
+            ],
+            "hosts": [[h.name, h.text, list(h.lines)] for h in self.hosts],
+            "steps": [[s.kernel, s.host, list(s.buffers)] for s in self.steps],
+        }  # fmt: skip
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Program:
+        """The inverse of `to_data`. Raises FormatError for data of another format."""
+        if data.get("format") != FORMAT:
+            raise FormatError(f"[program] unknown program format {data.get('format')!r}.")
+        symbols = tuple(Dim(name, lo, hi, multiple) for name, lo, hi, multiple in data["symbols"])
+        read = _Reader({s.name: s for s in symbols})
+        kernels = tuple(
+            KernelCode(
+                name, text, tuple(params), None if parallel is None else read.extent(parallel),
+                tuple((p, n) for p, n in primitives), tuple(lines), read.extent(nbytes), read.extent(flops),
+            )
+            for name, text, params, parallel, primitives, lines, nbytes, flops in data["kernels"]
+        )  # fmt: skip
+        return Program(
+            data["name"], data["target"], symbols,
+            tuple(Guard(r, read.extent(a), read.extent(b), None, fixed) for r, a, b, fixed in data["guards"]),
+            *(tuple(read.aval(a) for a in data[key]) for key in ("inputs", "constants", "outputs")),
+            tuple(Buffer(place, index, read.aval(aval)) for place, index, aval in data["buffers"]),
+            tuple(read.extent(s) for s in data["slots"]),
+            kernels,
+            tuple(HostCall(name, text, tuple(lines)) for name, text, lines in data["hosts"]),
+            tuple(Step(kernel, host, tuple(buffers)) for kernel, host, buffers in data["steps"]),
+        )  # fmt: skip
+
+    def anonymous(self) -> Program:
+        """Without source lines: what must be equal for two builds to be."""
+        kernels = tuple(replace(k, lines=()) for k in self.kernels)
+        return replace(self, kernels=kernels, hosts=tuple(replace(h, lines=()) for h in self.hosts))
+
+
+def _out(extent: Extent) -> int | str:
+    return extent if isinstance(extent, int) else str(extent)
+
+
+def _aval_out(aval: Aval) -> list[Any]:
+    return [aval.dtype.short, [_out(n) for n in aval.shape]]
+
+
+class _Reader:
+    def __init__(self, symbols: Mapping[str, Dim]) -> None:
+        self.symbols = symbols
+
+    def extent(self, data: int | str) -> Extent:
+        return data if isinstance(data, int) else dims.parse(data, self.symbols)
+
+    def aval(self, data: Sequence[Any]) -> Aval:
+        dtype, shape = data
+        return Aval(tuple(self.extent(n) for n in shape), dtypes.by_short[dtype])

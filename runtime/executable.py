@@ -1,0 +1,406 @@
+"""Executables: programs in memory, ready to be called with arrays.
+
+Graph -> Program and loop text -> machine code are both looked up in memory, then in the cache on disk,
+before anything is compiled; llvmlite is imported only then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ingot.lowering import abi, driver
+from ingot.lowering import loop as ir
+from ingot.lowering.image import Image
+from ingot.lowering.llvm.target import Target, current, named
+from ingot.lowering.program import Program
+from ingot.runtime import cache as disk
+from ingot.runtime import interpreter, loader
+from ingot.runtime.profile import counters
+from ingot.runtime.storage import ALIGNMENT, pool
+from ingot.tracer import dims
+from ingot.tracer.array import Value, leaf
+from ingot.tracer.aval import Aval
+from ingot.tracer.errors import FormatError, GuardError, ShapeError
+from ingot.tracer.graph import Graph
+
+_MEMORY_BOUND = 4096
+
+_programs: dict[str, Program] = {}
+_lock = threading.RLock()
+
+
+# -- from graph to program --------------------------------------------------------------------------
+
+
+def executable(graph: Graph) -> Executable:
+    """The executable of `graph` for this machine (or INGOT_TARGET)."""
+    target = current()
+    program = program_of(graph, target)
+    return Executable(program, [c.data for c in graph.constants], target)
+
+
+def program_of(graph: Graph, target: Target) -> Program:
+    """The program of `graph`: from memory, from the cache on disk, or lowered now."""
+    from ingot.tracer.text import print_graph
+
+    text = print_graph(graph)
+    key = disk.key("program", target.key, text)
+    with _lock:
+        found = _programs.get(key)
+    if found is not None:
+        counters.executables_reused += 1
+        return found
+    program = _stored_program(key)
+    if program is None:
+        from ingot.lowering.pipeline import lower
+
+        program = lower(graph, target)
+        counters.programs_built += 1
+        _store_program(key, program)
+    with _lock:
+        if len(_programs) >= _MEMORY_BOUND:
+            _programs.clear()
+        return _programs.setdefault(key, program)
+
+
+def _stored_program(key: str) -> Program | None:
+    payload = disk.default().get("program", key)
+    if payload is None:
+        return None
+    import msgpack
+
+    try:
+        program = Program.from_data(msgpack.unpackb(payload, use_list=True, strict_map_key=True))
+    except (ValueError, KeyError, TypeError, FormatError):
+        return None  # another version of the data behind the same key: lower again
+    counters.programs_cached += 1
+    return program
+
+
+def _store_program(key: str, program: Program) -> None:
+    cache = disk.default()
+    if cache.folder is None:
+        return
+    import msgpack
+
+    cache.put("program", key, msgpack.packb(program.to_data()))
+
+
+# -- from program to code ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Code:
+    """Entry points in memory. The images stay mapped as long as this object lives."""
+
+    images: tuple[loader.LoadedImage, ...]
+    prepare: Any
+    entry: Any
+    kernels: Any
+
+
+def load(program: Program, target: Target) -> Code:
+    """The machine code of a program: kernels one by one, shared between programs, and its driver."""
+    images = [_kernel_image(k.name, k.text, k.digest, target) for k in program.kernels]
+    driver_text = driver.emit_driver(program, target)
+    main = _image(
+        "driver", disk.key("driver", target.key, driver_text), lambda: _compiled_driver(driver_text, target)
+    )
+    addresses = [image.address(k.name) for image, k in zip(images, program.kernels, strict=True)]
+    pointers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+    prepare = _PREPARE(main.address("prepare"))
+    entry = _ENTRY(main.address("entry"))
+    return Code((*images, main), prepare, entry, pointers)
+
+
+_pointer = ctypes.c_void_p
+_PREPARE = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer, _pointer)
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer)
+_HOST_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, ctypes.c_int64, _pointer, _pointer)
+
+_images: dict[str, loader.LoadedImage] = {}
+
+
+def _kernel_image(name: str, text: str, digest: str, target: Target) -> loader.LoadedImage:
+    return _image("image", disk.key("kernel", target.key, digest), lambda: _compiled_kernel(text, target))
+
+
+def _image(kind: str, key: str, compile_: Any) -> loader.LoadedImage:
+    with _lock:
+        found = _images.get(key)
+    if found is not None:
+        return found
+    cache = disk.default()
+    payload = cache.get(kind, key)
+    image = None
+    if payload is not None:
+        try:
+            image = Image.from_bytes(payload)
+        except FormatError:
+            image = None
+    if image is None:
+        image = compile_()
+        cache.put(kind, key, image.to_bytes())
+    loaded = loader.load(image)
+    counters.images_loaded += 1
+    with _lock:
+        return _images.setdefault(key, loaded)
+
+
+def _compiled_kernel(text: str, target: Target) -> Image:
+    from ingot.lowering.llvm.codegen import compile_kernels
+    from ingot.lowering.loop_text import parse_kernel
+
+    counters.kernels_compiled += 1
+    return compile_kernels([parse_kernel(text)], target)
+
+
+def _compiled_driver(text: str, target: Target) -> Image:
+    from ingot.lowering.llvm.codegen import compile_module
+
+    counters.drivers_compiled += 1
+    return compile_module(text, target)
+
+
+# -- running ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a call needs to know for one set of input shapes."""
+
+    dims: Any
+    env: Mapping[str, int]
+    outputs: tuple[Aval, ...]
+    workspace: int
+
+
+class _Frame:
+    """A context and its arrays, used by one call at a time."""
+
+    def __init__(self, owner: Executable) -> None:
+        program = owner.program
+        self.error = abi.error_type()()
+        self.context = abi.context_type()(
+            version=abi.CONTEXT_VERSION,
+            size=abi.CONTEXT_SIZE,
+            constants=ctypes.addressof(owner.constant_pointers),
+            error=ctypes.addressof(self.error),
+            kernels=ctypes.addressof(owner.code.kernels),
+        )
+        self.inputs = (ctypes.c_void_p * max(len(program.inputs), 1))()
+        self.outputs = (ctypes.c_void_p * max(len(program.outputs), 1))()
+        self.address = ctypes.addressof(self.context)
+        self.env: Mapping[str, int] = {}
+        self.raised: BaseException | None = None
+        if program.hosts:
+            self.callback = _HOST_CALL(self._host_call)
+            self.context.host_call = ctypes.cast(self.callback, ctypes.c_void_p).value
+        self.program = program
+        self.hosts = owner.host_graphs if program.hosts else []
+
+    def _host_call(self, context: int, index: int, buffers: int, params: int) -> int:
+        """Evaluate a primitive on the memory of the running program; exceptions wait until the program has
+        left."""
+        try:
+            graph, avals = self.hosts[index]
+            pointers = (ctypes.c_void_p * len(avals)).from_address(buffers)
+            views = [_view(pointers[i] or 0, aval, self.env) for i, aval in enumerate(avals)]
+            n = len(graph.inputs)
+            results = interpreter.run(graph, views[:n], self.env)
+            for view, result in zip(views[n:], results, strict=True):
+                view[...] = result
+            return 0
+        except BaseException as error:  # noqa: BLE001  (a callback may not raise)
+            self.raised = error
+            return ir.FAIL_HOST
+
+
+def _view(pointer: int, aval: Aval, env: Mapping[str, int]) -> np.ndarray:
+    shape = tuple(dims.evaluate(n, env) for n in aval.shape)
+    dtype = aval.dtype.numpy
+    count = 1
+    for n in shape:
+        count *= n
+    memory = (ctypes.c_char * max(count * dtype.itemsize, 1)).from_address(pointer)
+    return np.frombuffer(memory, dtype, count).reshape(shape)
+
+
+class Executable:
+    """A program with its constants, callable on values. Thread-safe."""
+
+    def __init__(
+        self, program: Program, constants: Sequence[np.ndarray], target: Target | None = None
+    ) -> None:
+        self.program = program
+        self.target = target or named("host")
+        self.constants = [_contiguous(c) for c in constants]
+        pointers = [_address(c) for c in self.constants]
+        self.constant_pointers = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
+        self.code = load(program, self.target)
+        self._layouts: dict[tuple[tuple[int, ...], ...], _Layout] = {}
+        self._frames: list[_Frame] = []
+        self._dtypes = tuple(a.dtype for a in program.inputs)
+        self._fixed: _Layout | None = None
+        self._host_graphs: list[tuple[Graph, tuple[Aval, ...]]] | None = None
+
+    @property
+    def host_graphs(self) -> list[tuple[Graph, tuple[Aval, ...]]]:
+        """The graphs of the host calls, with the avals of all their buffers."""
+        if self._host_graphs is None:
+            from ingot.tracer.text import parse_graph
+
+            graphs = [parse_graph(host.text) for host in self.program.hosts]
+            self._host_graphs = [(g, (*g.inputs, *g.output_avals)) for g in graphs]
+        return self._host_graphs
+
+    def __call__(self, operands: Sequence[Value]) -> list[Value]:
+        """Run on evaluated operands.
+
+        Raises:
+            ShapeError: for shapes or dtypes that the graph does not take.
+            ValueError: for a dim outside its range.
+            GuardError: when a guard of the graph does not hold.
+            IndexError: for an index of the data that is out of bounds.
+        """
+        views = [o.view for o in operands]
+        layout = self._layout(views)  # type: ignore[arg-type]
+        # keeps copies of inputs alive while the program runs
+        inputs = [v if v.flags.c_contiguous else np.ascontiguousarray(v) for v in views]  # type: ignore[union-attr]
+        outputs = [pool.empty(a.shape, a.dtype.numpy) for a in layout.outputs]  # type: ignore[arg-type]
+        frame = self._frames.pop() if self._frames else _Frame(self)
+        frame.inputs[: len(inputs)] = [_address(v) for v in inputs]
+        frame.outputs[: len(outputs)] = [_address(v) for v in outputs]
+        frame.context.dims = ctypes.addressof(layout.dims)
+        workspace = None
+        if layout.workspace:
+            workspace = pool.empty((layout.workspace,), _BYTES)
+            frame.context.workspace = _address(workspace)
+        frame.env = layout.env
+        code = self.code.entry(frame.address, ctypes.addressof(frame.inputs), ctypes.addressof(frame.outputs))
+        if code:
+            self._fail(code, frame)
+        self._frames.append(frame)
+        return [_result(view, aval) for view, aval in zip(outputs, layout.outputs, strict=True)]
+
+    # -- shapes -------------------------------------------------------------------------------------
+
+    def _layout(self, views: Sequence[np.ndarray]) -> _Layout:
+        key = tuple([v.shape for v in views])
+        found = self._layouts.get(key)
+        if found is None:
+            found = self._new_layout(key)
+            if len(self._layouts) >= _MEMORY_BOUND:
+                self._layouts.clear()
+            self._layouts[key] = found
+        for view, dtype in zip(views, self._dtypes, strict=True):
+            if view.dtype != dtype.numpy:
+                raise ShapeError(f"[{self.program.name}] expected {self._expected()}, got {_shown(views)}.")
+        return found
+
+    def _new_layout(self, shapes: tuple[tuple[int, ...], ...]) -> _Layout:
+        program = self.program
+        if len(shapes) != len(program.inputs) or any(
+            len(s) != a.ndim for s, a in zip(shapes, program.inputs, strict=True)
+        ):
+            raise ShapeError(f"[{program.name}] expected {self._expected()}, got shapes {_shapes(shapes)}.")
+        in_shapes, keep = _shape_table(shapes)
+        out_shapes, outs = _shape_table([(0,) * a.ndim for a in program.outputs])
+        values = (ctypes.c_int64 * max(len(program.symbols), 1))()
+        size = ctypes.c_int64()
+        code = self.code.prepare(
+            ctypes.addressof(in_shapes),
+            ctypes.addressof(values),
+            ctypes.addressof(out_shapes),
+            ctypes.addressof(size),
+        )
+        del keep
+        if code:
+            return self._explain(code, shapes)
+        env = {symbol.name: values[i] for i, symbol in enumerate(program.symbols)}
+        avals = tuple(Aval(tuple(s[: a.ndim]), a.dtype) for s, a in zip(outs, program.outputs, strict=True))
+        return _Layout(values, env, avals, size.value)
+
+    def _explain(self, code: int, shapes: tuple[tuple[int, ...], ...]) -> _Layout:
+        """The error behind a code of `prepare`; a layout only for dims that native code cannot solve for."""
+        program = self.program
+        try:
+            env = dims.bind_shapes([a.shape for a in program.inputs], shapes)
+        except ValueError as error:
+            given = f"expected {self._expected()}, got shapes {_shapes(shapes)}"
+            raise ShapeError(f"[{program.name}] {given}: {error}") from None
+        for symbol in program.symbols:
+            if symbol.name not in env:
+                raise ShapeError(
+                    f"[{program.name}] the shapes of the inputs do not determine dim {symbol.name}."
+                )
+        for guard in program.guards:
+            if not guard.holds(env):
+                raise GuardError(
+                    f"[{program.name}] {guard} does not hold for {env} (shapes {_shapes(shapes)})."
+                )
+        if code != driver.DIM_UNKNOWN:
+            raise ShapeError(f"[{program.name}] expected {self._expected()}, got shapes {_shapes(shapes)}.")
+        values = (ctypes.c_int64 * max(len(program.symbols), 1))(*[env[s.name] for s in program.symbols])
+        avals = tuple(Aval(tuple(dims.evaluate(n, env) for n in a.shape), a.dtype) for a in program.outputs)
+        size = sum(-(-dims.evaluate(n, env) // ALIGNMENT) * ALIGNMENT for n in program.slots)
+        return _Layout(values, env, avals, size)
+
+    def _expected(self) -> str:
+        return "(" + ", ".join(map(repr, self.program.inputs)) + ")"
+
+    # -- errors -------------------------------------------------------------------------------------
+
+    def _fail(self, code: int, frame: _Frame) -> None:
+        raised, frame.raised = frame.raised, None
+        self._frames.append(frame)
+        if raised is not None:
+            raise raised
+        step = self.program.steps[frame.error.kernel]
+        host, kernel = step.host, step.kernel or 0
+        name = self.program.hosts[host].name if host is not None else self.program.kernels[kernel].name
+        values = list(frame.error.values)
+        if code == ir.FAIL_INDEX:
+            raise IndexError(f"[{name}] index {values[0]} is out of bounds for an axis of size {values[1]}.")
+        if code == ir.FAIL_MEMORY:
+            raise MemoryError(f"[{name}] no memory")
+        if code == ir.FAIL_INTERRUPTED:
+            raise KeyboardInterrupt
+        raise RuntimeError(f"[{name}] failed with code {code} and values {values}.")
+
+
+_BYTES = np.dtype(np.uint8)
+
+
+def _address(view: np.ndarray) -> int:
+    return view.__array_interface__["data"][0]
+
+
+def _contiguous(data: np.ndarray) -> np.ndarray:
+    return data if data.flags.c_contiguous else np.ascontiguousarray(data)
+
+
+def _result(view: np.ndarray, aval: Aval) -> Value:
+    """A value over a fresh buffer."""
+    return leaf(view, aval=aval)
+
+
+def _shape_table(shapes: Sequence[Sequence[int]]) -> tuple[Any, list[Any]]:
+    """Pointers to arrays of extents, and those arrays."""
+    rows = [(ctypes.c_int64 * max(len(s), 1))(*s) for s in shapes]
+    table = (ctypes.c_void_p * max(len(rows), 1))(*[ctypes.addressof(row) for row in rows])
+    return table, rows
+
+
+def _shapes(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join("(" + ",".join(map(str, s)) + ")" for s in shapes)
+
+
+def _shown(views: Sequence[np.ndarray]) -> str:
+    return "(" + ", ".join(f"{v.dtype}[{','.join(map(str, v.shape))}]" for v in views) + ")"
