@@ -69,14 +69,16 @@ def _items(index: Any, ndim: int) -> list[Any]:
     used = sum(item is not None and item is not Ellipsis for item in given)
     if used > ndim:
         raise AxisError(f"[index] Too many indices for array with {ndim} dimensions: got {used}.")
-    full = [builtins.slice(None)] * (ndim - used)
+    # an ellipsis that stands for no axis stays: it still separates index arrays
+    full: list[Any] = [builtins.slice(None)] * (ndim - used) or [Ellipsis]
     for at, item in enumerate(given):
         if item is Ellipsis:
             return given[:at] + full + given[at + 1 :]
-    return given + full
+    return given + full if used < ndim else given
 
 
 def _normal_item(item: Any) -> list[Any]:
+    """The item as None, Ellipsis, an int, a symbolic extent, a slice or an integer array (or `_from_mask`)."""
     if item is None or item is Ellipsis or isinstance(item, builtins.slice | Dim):
         return [item]
     if isinstance(item, bool | np.bool_):
@@ -84,17 +86,25 @@ def _normal_item(item: Any) -> list[Any]:
     if isinstance(item, int | np.integer):
         return [int(item)]
     if isinstance(item, list | np.ndarray):
-        item = array(
-            item if isinstance(item, list) and item else np.asarray(item, np.int32) if not len(item) else item
-        )
+        item = array(item) if len(item) else array(item, dtypes.int32)
     if not isinstance(item, array):
         raise ValueError(f"[index] Cannot index an array with an object of type {type(item).__name__}.")
     if item.dtype is dtypes.bool_:
-        # the shape of the result depends on the values of the mask, so they must be known
-        return [array(np.asarray(i, np.int32)) for i in np.nonzero(item._view())]
+        return _from_mask(item)
     if not item.dtype.is_integer:
         raise ValueError(f"[index] Indices must be integers, got {item.dtype.name}.")
     return [item]
+
+
+def _from_mask(mask: array) -> list[tuple[array, int]]:
+    """For each axis of a mask the indices of its true elements, and the extent it must meet.
+
+    The shape of the result depends on the values of the mask, so they must be known.
+    """
+    if not mask.ndim:
+        raise ValueError("[index] Cannot index an array with a bool; a mask has one axis at least.")
+    view = mask._view()
+    return [(array(i.astype(np.int32)), n) for i, n in zip(np.nonzero(view), view.shape, strict=True)]
 
 
 def _select(shape: Shape, index: Any) -> _Selection:
@@ -109,14 +119,20 @@ def _select(shape: Shape, index: Any) -> _Selection:
     basic: list[Extent | None] = []  # axes of the result that no array makes; None: inserted
     advanced: list[int] = []  # positions in `items` of what NumPy calls advanced indices
     first_advanced = 0
-    has_arrays = any(isinstance(item, array) for item in items)
+    has_arrays = any(isinstance(item, array | tuple) for item in items)
     sliced: list[Extent] = []
     for place, item in enumerate(items):
         if item is None:
             basic.append(None)
             continue
+        if item is Ellipsis:
+            continue
         axis = len(starts)
         n = shape[axis]
+        if isinstance(item, tuple):
+            item, extent = item
+            if not dims.same(extent, n) and extent != n:
+                raise _misfit((extent,), (n,))
         start, stop, stride = _bounds(item, n, axis, shape)
         starts.append(start)
         stops.append(stop)
@@ -248,22 +264,21 @@ def setitem(x: array, index: Any, update: Any) -> None:
 
 
 def _whole_mask(x: array, index: Any, update: Any) -> array | None:
-    """The mask of `x[mask] = scalar`, broadcast to `x`: needs no knowledge of its values."""
+    """The mask of `x[mask] = scalar`, with the rank of `x`: that write needs no knowledge of its values."""
     if isinstance(index, np.ndarray) and index.dtype == bool:
         index = array(index)
     if not isinstance(index, array) or index.dtype is not dtypes.bool_ or index.ndim == 0:
         return None
-    if (
-        not isinstance(update, bool | int | float | complex) and np.ndim(update)
-        if not isinstance(update, array)
-        else update.ndim
-    ):
+    if update.ndim if isinstance(update, array) else np.ndim(update):
         return None
     if index.ndim > x.ndim or not dims.same_shape(index.shape, x.shape[: index.ndim]):
-        raise ShapeError(
-            f"[index] a mask of shape {show_shape(index.shape)} does not fit shape {show_shape(x.shape)}."
-        )
+        raise _misfit(index.shape, x.shape)
     return reshape(index, (*index.shape, *(1,) * (x.ndim - index.ndim)))
+
+
+def _misfit(mask: Shape, shape: Shape) -> AxisError:
+    shown = f"a mask of shape {show_shape(mask)} does not fit an array of shape {show_shape(shape)}"
+    return AxisError(f"[index] {shown}.")
 
 
 def as_update(x: array, update: Any) -> array:
