@@ -67,6 +67,7 @@ class ImportedFunction:
         self.__name__ = function.name
         self.traces = function.traces
         self._container = container
+        self._ready = [_Ready(trace.graph) for trace in function.traces]
         self._plans: dict[tuple[Aval, ...], _Plan] = {}
 
     def __repr__(self) -> str:
@@ -86,10 +87,10 @@ class ImportedFunction:
         leaves, structure = signature.flatten(*signature.call_form(args, kwargs), "import_function")
         structure = signature.portable(structure)
         reasons = []
-        for trace in self.traces:
+        for trace, ready in zip(self.traces, self._ready, strict=True):
             arrays = _as_expected(leaves, trace, args, kwargs)
             avals = tuple([a._value.aval for a in arrays])
-            plan = _plan(trace, avals, structure)
+            plan = _plan(trace, ready, avals, structure)
             if isinstance(plan, str):
                 reasons.append(plan)
                 continue
@@ -138,26 +139,36 @@ def _as_expected(
     ]
 
 
-class _Plan:
-    """A trace bound to the avals of a call."""
+class _Ready:
+    """A graph and, after its first run, its executable: one for all sizes of its dims."""
 
-    __slots__ = ("graph", "env", "executable")
+    __slots__ = ("graph", "executable")
 
-    def __init__(self, graph: Graph, env: dict[str, Extent]) -> None:
-        self.graph, self.env = graph, env
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.executable: Executable | None = None
 
+
+class _Plan:
+    """A graph bound to the avals of a call."""
+
+    __slots__ = ("ready", "env")
+
+    def __init__(self, ready: _Ready, env: dict[str, Extent]) -> None:
+        self.ready, self.env = ready, env
+
     def __call__(self, values: Sequence[Value | Literal]) -> tuple[array, ...]:
+        ready = self.ready
         for value in values:
             if isinstance(value, Literal) or value.trace or value.storage is None:
-                return tuple(inline(self.graph, values, self.env))
-        if self.executable is None:
-            self.executable = evaluator().executable(self.graph)
-        return tuple([wrap(value) for value in self.executable(values)])  # type: ignore[arg-type]
+                return tuple(inline(ready.graph, values, self.env))
+        if ready.executable is None:
+            ready.executable = evaluator().executable(ready.graph)
+        return tuple([wrap(value) for value in ready.executable(values)])  # type: ignore[arg-type]
 
 
-def _plan(trace: Trace, avals: Sequence[Aval], structure: Tree) -> _Plan | str:
-    """The trace made ready for inputs of `avals`, or why it does not take them."""
+def _plan(trace: Trace, ready: _Ready, avals: Sequence[Aval], structure: Tree) -> _Plan | str:
+    """The trace, whose graph is `ready`, for inputs of `avals`; or why it does not take them."""
     graph = trace.graph
     if structure != trace.in_tree:
         return _difference(trace.in_tree, structure)
@@ -167,7 +178,7 @@ def _plan(trace: Trace, avals: Sequence[Aval], structure: Tree) -> _Plan | str:
             return f"{name} must be {expected.dtype.name}, got {given.dtype.name}"
     if trace.any_rank:
         try:
-            return _Plan(at_shapes(graph, avals), {})
+            return _Plan(_Ready(at_shapes(graph, avals)), {})
         except ValueError as error:
             return str(error)
     try:
@@ -178,7 +189,7 @@ def _plan(trace: Trace, avals: Sequence[Aval], structure: Tree) -> _Plan | str:
                 return f"the trace assumed {guard}{where}"
     except ValueError as error:
         return str(error).removeprefix("[bind] ").removeprefix("[dim] ")
-    return _Plan(graph, env)
+    return _Plan(ready, env)
 
 
 def _difference(expected: Tree, given: Tree) -> str:
