@@ -18,14 +18,7 @@ from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_verify import verify
 
-_PASSES = (
-    "add_sroa_pass",
-    "add_instruction_combine_pass",
-    "add_simplify_cfg_pass",
-    "add_new_gvn_pass",
-    "add_instruction_combine_pass",
-    "add_dead_code_elimination_pass",
-)
+_PASSES = ("add_sroa_pass", "add_instruction_combine_pass", "add_simplify_cfg_pass", "add_new_gvn_pass")
 _lock = threading.RLock()
 
 
