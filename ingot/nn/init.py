@@ -32,7 +32,7 @@ def identity(dtype: Any = mx.float32) -> Initializer:
     def initializer(a: mx.array) -> mx.array:
         if a.ndim != 2 or a.shape[0] != a.shape[1]:
             raise ValueError(f"[identity] expected a square matrix, not shape {a.shape}")
-        return mx.eye(a.shape[0], dtype=dtype)
+        return mx.eye(int(a.shape[0]), dtype=dtype)
 
     return initializer
 

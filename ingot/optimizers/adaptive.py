@@ -110,8 +110,8 @@ class Adam(Optimizer):
         state["m"], state["v"] = m, v
         if not self.bias_correction:
             return parameter - rate * m / (mx.sqrt(v) + self.eps)
-        m_scale = (rate / (1 - beta1**self.step)).astype(gradient.dtype)
-        v_scale = mx.rsqrt(1 - beta2**self.step).astype(gradient.dtype)
+        m_scale = (rate / (1 - mx.power(beta1, self.step))).astype(gradient.dtype)
+        v_scale = mx.rsqrt(1 - mx.power(beta2, self.step)).astype(gradient.dtype)
         return parameter - m_scale * m / (mx.sqrt(v) * v_scale + self.eps)
 
 

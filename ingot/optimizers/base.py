@@ -80,8 +80,9 @@ class Optimizer:
         """Keep a number in the state, or the function that gives it for each step."""
         if callable(value):
             self._schedulers[name] = value
-            value = value(self.step)
-        self.state[name] = mx.array(value)
+            self.state[name] = mx.array(value(self.step))
+        else:
+            self.state[name] = mx.array(value)
 
     def _add_state(self, parameters: Any, state: Any) -> None:
         """Give each parameter that has no state yet its own, in the container `state` that mirrors

@@ -1,0 +1,99 @@
+"""`ingot kernels`, `llvm` and `asm`: what a graph is compiled to, step by step."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ingot.cli import subject
+from ingot.cli.layout import table
+
+if TYPE_CHECKING:
+    from ingot.lowering.program import Program
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    subject.add_arguments(parser)
+    parser.add_argument(
+        "--target", default="host", help="compile for this processor, such as x86-64-v3 or aarch64 (default: host)"
+    )
+    parser.add_argument("--kernel", metavar="NAME", help="only kernels whose name contains NAME")
+    parser.add_argument("--raw", action="store_true", help="llvm: the text before LLVM's passes")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    from ingot.lowering.llvm.target import named
+    from ingot.lowering.pipeline import lower
+
+    found = subject.resolve(options)
+    target = named(options.target)
+    programs = []
+    for graph in found.graphs:
+        program = lower(graph, target)
+        kernels = [row for row in steps(program) if (options.kernel or "") in row["name"]]
+        for row in kernels:
+            if row["kind"] == "native":
+                row["text"] = _text(program, row.pop("index"), options)
+        programs.append({"name": program.name, "kernels": kernels})
+    return {"subject": found.name, "target": target.key, "command": options.command, "programs": programs}
+
+
+def steps(program: Program) -> list[dict[str, Any]]:
+    """The steps of a program in the order in which they run; sizes that depend on dims are text."""
+    from ingot.runtime import profile
+
+    rows = []
+    for info, step in zip(profile.steps(program), program.steps, strict=True):
+        data = info.as_dict()
+        row = {"name": data["name"], "kind": "native" if info.native else "host"}
+        row |= {key: data[key] for key in ("primitives", "lines", "bytes", "flops")}
+        if info.native:
+            row["index"] = step.kernel
+        else:
+            assert step.host is not None
+            row["text"] = program.hosts[step.host].text
+        rows.append(row)
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """A line for each step, and how many are native and how many are not."""
+    native = sum(row["kind"] == "native" for row in rows)
+    cells = [(row["name"], row["kind"], fused(row["primitives"]), row["bytes"], row["flops"]) for row in rows]
+    lines = table(("kernel", "runs", "primitives", "bytes", "operations"), cells)
+    return f"{lines}\n{_count(native, 'native kernel')}, {_count(len(rows) - native, 'host call')}"
+
+
+def fused(primitives: dict[str, int]) -> str:
+    """`exp, 3 add`."""
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in primitives.items())
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _text(program: Program, index: int, options: argparse.Namespace) -> str:
+    from ingot.lowering.llvm.target import named
+    from ingot.runtime import profile
+
+    kernel = program.kernels[index]
+    if options.command == "kernels":
+        return kernel.text
+    target = named(options.target)
+    if options.command == "llvm":
+        return profile.llvm_text(kernel, target, optimised=not options.raw)
+    return profile.assembly_text(kernel, target)
+
+
+def show(data: dict[str, Any]) -> str:
+    parts = []
+    for program in data["programs"]:
+        parts.append(f"program {program['name']} for {data['target']}\n\n{summary(program['kernels'])}")
+        for row in program["kernels"]:
+            if row["kind"] == "native":
+                where = "".join(f"\n; {line}" for line in row["lines"])
+                parts.append(f"; {row['name']}: {fused(row['primitives'])}{where}\n{row['text'].rstrip()}")
+            elif data["command"] == "kernels":
+                parts.append(f"; {row['name']}: by the host, no native code\n{row['text'].rstrip()}")
+    return "\n\n".join(parts)
