@@ -78,7 +78,7 @@ def _items(index: Any, ndim: int) -> list[Any]:
 
 
 def _normal_item(item: Any) -> list[Any]:
-    """The item as None, Ellipsis, an int, a symbolic extent, a slice or an integer array (or `_from_mask`)."""
+    """The item as None, Ellipsis, an int, a symbolic extent, a slice or integer arrays (see `_from_mask`)."""
     if item is None or item is Ellipsis or isinstance(item, builtins.slice | Dim):
         return [item]
     if isinstance(item, bool | np.bool_):

@@ -143,7 +143,7 @@ def squeeze(a: Any, /, axis: int | Sequence[int] | None = None, *, stream: Any =
     a = as_array(a)
     shape = a.shape
     if axis is None:
-        dropped = {i for i, n in enumerate(shape) if dims.same(n, 1)}
+        dropped = {i for i, n in enumerate(shape) if dims.same(n, 1) or n == 1}
     else:
         given = [as_axis("squeeze", i, a.ndim) for i in _axes(axis)]
         dropped = set(given)
