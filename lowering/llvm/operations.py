@@ -9,8 +9,8 @@ calls.
 from __future__ import annotations
 
 from ingot.lowering.llvm.target import Target
-from ingot.lowering.llvm.writer import SCALARS, Writer, literal, llvm_type, suffix
-from ingot.lowering.loop import BYTES, FLOATS, SIGNED, Type, vector
+from ingot.lowering.llvm.writer import SCALARS, Writer, literal, llvm_type, narrow_bits, suffix
+from ingot.lowering.loop import BYTES, FLOATS, NARROW_FLOATS, SIGNED, Type, vector
 
 _FLOAT_UNARY = {
     "neg": "fneg",
@@ -36,6 +36,8 @@ class Operations:
         self.needs_fmod = False
 
     def constant(self, value: bool | int | float, type: Type) -> str:
+        if type.dtype in NARROW_FLOATS:
+            value = narrow_bits(float(value), type.dtype)
         return literal(value, SCALARS[type.dtype], type.lanes)
 
     def select(self, mask: str, yes: str, no: str, type: Type, mask_lanes: int | None = None) -> str:

@@ -72,6 +72,21 @@ def scalar_literal(value: bool | int | float, scalar: str) -> str:
     return str(int(value))
 
 
+def narrow_bits(value: float, dtype: str) -> int:
+    """The bits of the nearest (ties to even) float16 or bfloat16."""
+    if dtype == "f16":
+        try:
+            return struct.unpack("<H", struct.pack("<e", value))[0]
+        except OverflowError:
+            return 0xFC00 if value < 0 else 0x7C00
+    if math.isfinite(value):
+        step = math.ldexp(1.0, max(math.frexp(value)[1] - 8, -133))
+        value = math.copysign(round(value / step) * step, value)
+        if abs(value) >= 2.0**128:
+            value = math.copysign(math.inf, value)
+    return struct.unpack("<I", struct.pack("<f", value))[0] >> 16
+
+
 def literal(value: bool | int | float, scalar: str, lanes: int) -> str:
     """A literal, the same in every lane."""
     text = scalar_literal(value, scalar)
