@@ -17,12 +17,10 @@ import io
 import mmap as mapping
 import os
 import re
-import secrets
 import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -118,6 +116,8 @@ def _each_chunk(function: Callable[[memoryview], int], data: memoryview) -> list
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     if len(data) < _PARALLEL:
         return [function(chunk) for chunk in chunks]
+    from concurrent.futures import ThreadPoolExecutor  # only large files need it
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(function, chunks))
 
@@ -183,7 +183,7 @@ def write(target: Source, sections: Mapping[str, Section], blobs: Blobs | None =
         with open(path, "wb") as file:
             _write_pieces(file, pieces)
         return
-    temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.partial")
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.partial")
     try:
         with open(temporary, "xb") as file:
             if old is not None:
