@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.lowering import loop as ir
+from ingot.lowering.llvm import codegen, target
 from ingot.lowering.loop import IDX, Const, Expr, Kernel, LoopError, Var, const, vector
 from ingot.lowering.loop_builder import Builder
 from ingot.lowering.loop_text import parse_kernel, parse_kernels, print_expr, print_kernel, valid_name
 from ingot.lowering.loop_verify import children, verify
+from ingot.runtime.kernel_call import call_kernel
+from ingot.runtime.loader import load
 
 FOLDER = Path(__file__).parent / "filetests" / "loop"
 
@@ -65,8 +70,11 @@ MEMORY = {"x": "f32", "w": "i32", "y": "f32"}
 class Grower:
     """Random well-typed expressions over NAMES and MEMORY, and kernels made of them."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, memory: bool = True):
         self.random = random.Random(seed)
+        self.memory = (
+            MEMORY if memory else {}
+        )  # without it, and without lanes of no meaning, values are known
 
     def literal(self, type: ir.Type) -> Expr:
         pick = self.random.choice
@@ -123,7 +131,7 @@ class Grower:
             options.append(lambda: ir.Extract(grow(type.with_lanes(4)), grow(IDX)))
         if lanes == 4:
             scalar = type.with_lanes(1)
-            picks = tuple(random.randrange(-1, 8) for _ in range(4))
+            picks = tuple(random.randrange(-1 if self.memory else 0, 8) for _ in range(4))
             options += [
                 lambda: ir.Broadcast(grow(scalar), 4),
                 lambda: ir.Insert(grow(), grow(IDX), grow(scalar)),
@@ -131,7 +139,7 @@ class Grower:
             ]
             if kind == "i":
                 options.append(lambda: ir.Ramp(grow(scalar), grow(scalar), 4))
-        for name in (n for n, dtype in MEMORY.items() if dtype == type.dtype and n != "y"):
+        for name in (n for n, dtype in self.memory.items() if dtype == type.dtype and n != "y"):
             options.append(
                 lambda name=name: ir.Load(
                     name, grow(IDX), type, None, None, random.choice([None, "invariant"])
@@ -310,3 +318,167 @@ def test_parallel_loop_is_found():
     loop = ir.parallel_loop(row_sum())
     assert loop is not None and loop.hi == Var("n", IDX)
     assert ir.parallel_loop(Kernel("k", (), (), ())) is None
+
+
+# What expressions mean, in NumPy
+
+NUMPY = {
+    "bool": np.bool_,
+    "u8": np.uint8,
+    "u32": np.uint32,
+    "u64": np.uint64,
+    "i32": np.int32,
+    "index": np.int64,
+    "f16": np.float16,
+    "f32": np.float32,
+    "f64": np.float64,
+}
+COMPARISONS = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+
+
+def mean(e: Expr, env: dict[str, np.ndarray]) -> np.ndarray:
+    """The lanes of `e`, for a target without fused multiply-add."""
+    args = [mean(c, env) for c in children(e)]
+    lanes, t = e.type.lanes, NUMPY[e.type.dtype]
+    match e:
+        case ir.Var(name):
+            return env[name]
+        case Const(value):
+            return np.full(lanes, value).astype(t)
+        case ir.Unary(op, _):
+            return unary(op, args[0])
+        case ir.Binary(op, _, _):
+            return two(op, *args)
+        case ir.Compare(op, _, _):
+            return COMPARISONS[op](*args)
+        case ir.Math("fma"):
+            return args[0] * args[1] + args[2]
+        case ir.Select():
+            return np.where(*args)
+        case ir.Convert(x, _):
+            return converted(args[0], x.type.dtype, e.type.dtype)
+        case ir.Bitcast():
+            return args[0].view(t)
+        case ir.Broadcast():
+            return np.repeat(args[0], lanes)
+        case ir.Ramp():
+            return args[0] + args[1] * np.arange(lanes).astype(t)
+        case ir.ReduceLanes(op, _):
+            half = two(op, args[0][:2], args[0][2:])
+            return two(op, half[:1], half[1:])
+        case ir.Shuffle(_, _, picks):
+            return np.concatenate(args)[list(picks)]
+        case ir.Extract(x, _):
+            return args[0][[int(args[1][0]) % x.type.lanes]]
+        case ir.Insert():
+            out = args[0].copy()
+            out[int(args[1][0]) % lanes] = args[2][0]
+            return out
+    raise TypeError(e)
+
+
+def unary(op: str, x: np.ndarray) -> np.ndarray:
+    bits = 8 * x.dtype.itemsize
+    words = [int(v) % (1 << bits) for v in x] if x.dtype.kind in "iu" else []
+    counts = {
+        "popcount": lambda w: w.bit_count(),
+        "clz": lambda w: bits - w.bit_length(),
+        "ctz": lambda w: (w & -w).bit_length() - 1 if w else bits,
+    }
+    if op in counts:
+        return np.array([counts[op](w) for w in words]).astype(x.dtype)
+    names = {
+        "neg": np.negative,
+        "abs": np.abs,
+        "not": np.invert,
+        "sqrt": np.sqrt,
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "trunc": np.trunc,
+        "round": np.rint,
+    }
+    return names[op](x)
+
+
+def two(op: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    kind = a.dtype.kind
+    if op in ("min", "max") and kind == "f":  # the sign of a zero is as the compiled code has it
+        picked = np.where(a < b if op == "min" else a > b, a, b)
+        return np.where(np.isnan(a), a, picked)
+    if op == "truncdiv":
+        exact = [
+            0 if y == 0 else abs(int(x)) // abs(int(y)) * (-1 if (x < 0) != (y < 0) else 1)
+            for x, y in zip(a, b, strict=True)
+        ]
+        return np.array([v % (1 << 64) for v in exact], np.uint64).astype(a.dtype)
+    names = {
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "div": np.divide,
+        "floordiv": np.floor_divide,
+        "mod": np.remainder,
+        "rem": np.fmod,
+        "min": np.minimum,
+        "max": np.maximum,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
+        "shl": np.left_shift,
+        "shr": np.right_shift,
+    }
+    return names[op](a, b)
+
+
+def converted(x: np.ndarray, source: str, to: str) -> np.ndarray:
+    if to == "bool":
+        return x != 0
+    if source in ir.FLOATS and to in ir.INTEGERS:
+        info = np.iinfo(NUMPY[to])
+        return np.array(
+            [
+                0 if v != v else info.max if v >= info.max else info.min if v <= info.min else int(v)
+                for v in x.tolist()
+            ],
+            NUMPY[to],
+        )
+    return x.astype(np.float32).astype(np.float16) if to == "f16" else x.astype(NUMPY[to])
+
+
+@pytest.mark.skipif(not target.host().is_x86, reason="runs x86-64-v2 code")
+@pytest.mark.parametrize(
+    "dtype,lanes", [("f32", 4), ("f64", 4), ("i32", 4), ("u8", 1), ("index", 1), ("f16", 4), ("bool", 4)]
+)
+def test_random_expressions_mean_what_numpy_says(dtype, lanes):
+    """Random expressions, compiled for the plainest target, against the interpreter above."""
+    type, on = vector(dtype, lanes), target.TARGETS["x86-64-v2"]
+    kernels, expected = [], []
+    for seed in range(40):
+        grower = Grower(seed, memory=False)
+        names = [ir.Let(Var(n, t), grower.literal(t)) for n, t in NAMES.items()]
+        expr = grower.expr(type, 5)
+        store = ir.Store("out", Const(0, IDX), expr)
+        kernels.append(Kernel(f"k{seed}", (ir.Buffer("out", dtype, "write"),), (), (*names, store)))
+        with np.errstate(all="ignore"):
+            env = {n.var.name: mean(n.value, {}) for n in names}
+            expected.append(mean(expr, env))
+    loaded = load(codegen.compile_kernels(kernels, on))
+    for kernel, wanted in zip(kernels, expected, strict=True):
+        out = np.zeros(lanes, NUMPY[dtype])
+        assert call_kernel(loaded.address(kernel.name), [out])[0] == 0
+        np.testing.assert_array_equal(out, wanted, err_msg=print_kernel(kernel))
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v4", "aarch64"])
+def test_random_kernels_compile(name):
+    for seed in range(0, 120, 6):
+        kernels = [Grower(s).kernel() for s in range(seed, seed + 6)]
+        named = [Kernel(f"k{i}", k.buffers, k.params, k.body) for i, k in enumerate(kernels)]
+        codegen.compile_kernels(named, target.named(name))
