@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,23 @@ def test_wheel_metadata(wheel):
     always = {name.partition(">")[0] for name in required[: len(SETTINGS["project"]["dependencies"])]}
     assert always == {"llvmlite", "ml_dtypes", "msgpack", "numpy", "safetensors"}
     assert "LICENSE" in names
+
+
+def test_readme_examples_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    setting = "def loss(w, x):\n    return mx.sum(mx.tanh(w * x))\n"
+    names: dict = {}
+    for code in (blocks[0], setting, *blocks[1:]):
+        exec(compile(code, "README.md", "exec"), names)
+    assert "(7, 1000)" in capsys.readouterr().out
+    mx = names["mx"]
+    per_example = names["per_example"](mx.ones((3,)), mx.zeros((5, 3)))
+    assert per_example.shape == (5, 3)
+    labels = mx.array([1, 2], mx.int32)
+    first, second = (names["step"](mx.ones((2, 64)), labels).item() for _ in range(2))
+    assert second < first
 
 
 def test_demo_data_is_what_its_readme_says():

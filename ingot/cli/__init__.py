@@ -24,30 +24,47 @@ COMMANDS = {
     "demo": ("demo", "train, export and run a digit classifier"),
 }
 
+# What users and files can cause; anything else is a defect of Ingot and shows where it is.
+_FAILURES = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    OSError,
+    LookupError,
+    ImportError,
+    AttributeError,
+    MemoryError,
+)
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for a failure, 2 for wrong usage."""
+    """Run a command; returns the exit status: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["demo"]:
-        # The demo has options of its own, and prints as it goes.
-        from ingot import demo
-
-        return demo.main(argv[1:])
-    options = _parse(argv)
-    command = _command(options.command)
     try:
-        data = command.run(options)
-        text = json.dumps(data, indent=2, default=_as_json) if options.json else command.show(data)
-        print(text)
+        return _run(argv)
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted; do not fail again when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError, AttributeError, MemoryError) as error:
-        if options.traceback:
+    except KeyboardInterrupt:
+        return 130
+    except _FAILURES as error:
+        if "--traceback" in argv:
             raise
-        print(f"ingot {options.command}: {error}", file=sys.stderr)
+        print(f"ingot {argv[0]}: {error}", file=sys.stderr)
         return 1
+
+
+def _run(argv: list[str]) -> int:
+    if argv[:1] == ["demo"]:
+        # The demo has options of its own, and prints as it goes.
+        from ingot import demo
+
+        return demo.main([word for word in argv[1:] if word != "--traceback"])
+    options = _parse(argv)
+    command = _command(options.command)
+    data = command.run(options)
+    print(json.dumps(data, indent=2, default=_as_json) if options.json else command.show(data), flush=True)
     return 0 if data.get("ok", True) else 1
 
 

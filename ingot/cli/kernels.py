@@ -9,13 +9,13 @@ from ingot.cli import subject
 from ingot.cli.layout import table
 
 if TYPE_CHECKING:
-    from ingot.lowering.program import Program
+    from ingot.lowering.program import KernelCode, Program
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subject.add_arguments(parser)
     parser.add_argument(
-        "--target", default="host", help="compile for this processor, such as x86-64-v3 or aarch64 (default: host)"
+        "--target", default="host", help="the processor, such as x86-64-v3 or aarch64 (default: host)"
     )
     parser.add_argument("--kernel", metavar="NAME", help="only kernels whose name contains NAME")
     parser.add_argument("--raw", action="store_true", help="llvm: the text before LLVM's passes")
@@ -30,11 +30,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     programs = []
     for graph in found.graphs:
         program = lower(graph, target)
-        kernels = [row for row in steps(program) if (options.kernel or "") in row["name"]]
-        for row in kernels:
-            if row["kind"] == "native":
-                row["text"] = _text(program, row.pop("index"), options)
-        programs.append({"name": program.name, "kernels": kernels})
+        chosen = []
+        for row, step in zip(steps(program), program.steps, strict=True):
+            if (options.kernel or "") not in row["name"]:
+                continue
+            if step.kernel is not None:
+                row["text"] = _text(program.kernels[step.kernel], options)
+            chosen.append(row)
+        programs.append({"name": program.name, "kernels": chosen})
     return {"subject": found.name, "target": target.key, "command": options.command, "programs": programs}
 
 
@@ -47,10 +50,7 @@ def steps(program: Program) -> list[dict[str, Any]]:
         data = info.as_dict()
         row = {"name": data["name"], "kind": "native" if info.native else "host"}
         row |= {key: data[key] for key in ("primitives", "lines", "bytes", "flops")}
-        if info.native:
-            row["index"] = step.kernel
-        else:
-            assert step.host is not None
+        if step.host is not None:
             row["text"] = program.hosts[step.host].text
         rows.append(row)
     return rows
@@ -58,10 +58,15 @@ def steps(program: Program) -> list[dict[str, Any]]:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """A line for each step, and how many are native and how many are not."""
-    native = sum(row["kind"] == "native" for row in rows)
     cells = [(row["name"], row["kind"], fused(row["primitives"]), row["bytes"], row["flops"]) for row in rows]
     lines = table(("kernel", "runs", "primitives", "bytes", "operations"), cells)
-    return f"{lines}\n{_count(native, 'native kernel')}, {_count(len(rows) - native, 'host call')}"
+    return f"{lines}\n{counts(rows)}"
+
+
+def counts(rows: list[dict[str, Any]]) -> str:
+    """`5 native kernels, 0 host calls`."""
+    native = sum(row["kind"] == "native" for row in rows)
+    return f"{_count(native, 'native kernel')}, {_count(len(rows) - native, 'host call')}"
 
 
 def fused(primitives: dict[str, int]) -> str:
@@ -73,17 +78,15 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _text(program: Program, index: int, options: argparse.Namespace) -> str:
+def _text(kernel: KernelCode, options: argparse.Namespace) -> str:
     from ingot.lowering.llvm.target import named
     from ingot.runtime import profile
 
-    kernel = program.kernels[index]
     if options.command == "kernels":
         return kernel.text
-    target = named(options.target)
     if options.command == "llvm":
-        return profile.llvm_text(kernel, target, optimised=not options.raw)
-    return profile.assembly_text(kernel, target)
+        return profile.llvm_text(kernel, named(options.target), optimised=not options.raw)
+    return profile.assembly_text(kernel, named(options.target))
 
 
 def show(data: dict[str, Any]) -> str:
