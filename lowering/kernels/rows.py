@@ -223,15 +223,6 @@ def simplified(plan: Plan) -> Plan:
     points = plan.points()
     walked = all_places(points) + [place for stage in plan.stages for _, place, _ in stage.stores]
     kept_only = [place for stage in plan.stages for _, place, _ in stage.after]
-    order = [a for a in plan.extents if a not in plan.reduced] + [
-        a for a in plan.extents if a in plan.reduced
-    ]
-    if plan.reduced:
-        for axis in order:
-            if axis in plan.reduced and any(
-                r.accumulator.positions for s in plan.stages for r in s.reductions
-            ):
-                walked.append(along(axis))
     neighbours = [(a, plan.extents[a]) for a in sorted(plan.extents)]
     classes = [int(a in plan.reduced) for a, _ in neighbours]
     extents, gone = merged_axes(neighbours, classes, [*walked, *kept_only])
@@ -498,7 +489,8 @@ class Writer:
                 x = ir.select(body.mask, x, ir.broadcast(acc.neutral, lanes))
             position = None
             if acc.positions:
-                position = ir.broadcast(ir.convert(body.spread(along(r.axis)), "u32"), lanes)
+                place = along(r.axis) if r.axis in self.plan.extents else ZERO
+                position = ir.broadcast(ir.convert(body.spread(place), "u32"), lanes)
             mine = carried[len(following) : len(following) + len(acc.initial)]
             following += [self.b.let(v, "next") for v in acc.step(mine, x, position)]
         for item in stage.stores:
