@@ -148,11 +148,11 @@ def read_layout(view: memoryview) -> Layout:
     _require(_digest(view) == digest, "has a wrong checksum")
     front = _HEAD.size + key_size + count * _ENTRY.size + names_size
     _require(text_at == round_up(front, page), "has a misplaced text section")
-    _require(text_size <= total and rodata_size <= total, "has sections beyond its end")
+    _require(0 < text_size <= total and rodata_size <= total, "has sections beyond its end")
     _require(rodata_at == text_at + round_up(text_size, page), "has a misplaced rodata section")
     _require(total == rodata_at + round_up(rodata_size, page), "has a wrong size")
     for start, end in ((front, text_at), (text_at + text_size, rodata_at), (rodata_at + rodata_size, total)):
-        _require(not any(view[start:end]), "has non-zero padding")
+        _require(view[start:end].tobytes().count(0) == end - start, "has non-zero padding")
     try:
         key = str(view[_HEAD.size : _HEAD.size + key_size], "utf-8")
         entries = _read_entries(view, _HEAD.size + key_size, count, front - names_size, front, text_size)

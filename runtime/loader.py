@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from ingot.lowering.image import Image, read_layout, round_up
+from ingot.lowering.image import MAX_SIZE, Image, read_layout, round_up
 from ingot.tracer.errors import FormatError
 
 _NONE, _READ, _WRITE, _EXEC = 0, 1, 2, 4
@@ -73,11 +73,10 @@ def map_file(path: str | os.PathLike[str], offset: int = 0, length: int | None =
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         size = os.fstat(descriptor).st_size - offset if length is None else length
-        if size <= 0:
-            raise FormatError("[image] the code image is empty.")
-        with mmap.mmap(descriptor, size, prot=_READ, flags=_PRIVATE, offset=offset) as file:
-            with memoryview(file) as view:
-                layout = read_layout(view)
+        if not 0 < size <= MAX_SIZE:
+            raise FormatError(f"[image] a code image cannot have {size} bytes.")
+        data = os.pread(descriptor, size, offset)
+        layout = read_layout(memoryview(data))
         start = offset + layout.text_at
         if start % mmap.PAGESIZE or layout.page % mmap.PAGESIZE:
             raise FormatError(
