@@ -8,6 +8,7 @@ Sections (SPEC.md has every field):
     functions   name -> traces: graph, signature (input tree, input names), output tree
     constants   dtype, shape and place among the bins
     sources     (ignorable) file and line of each node
+    tests       (ignorable) example inputs and outputs of traces
 
 Decoding believes nothing: indices are bounded, every type is inferred again and compared with the stored one,
 and `verify` checks the invariants of the IR.
@@ -74,6 +75,21 @@ class Function:
     traces: tuple[Trace, ...]
 
 
+@dataclass(frozen=True)
+class Example:
+    """Inputs of trace `trace` of function `function`, and the outputs that are right for them.
+
+    An output is as expected when it differs by at most `atol + rtol * |expected|` everywhere.
+    """
+
+    function: int
+    trace: int
+    inputs: tuple[Constant, ...]
+    outputs: tuple[Constant, ...]
+    rtol: float
+    atol: float
+
+
 # Encoding
 
 
@@ -99,6 +115,7 @@ class Encoder:
 
     blobs: Blobs = field(default_factory=Blobs)
     functions: list[Function] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
     base: str | None = None
     """Folder that source files are named relative to; None leaves source lines out."""
 
@@ -108,6 +125,7 @@ class Encoder:
         self._graphs, self._constants, self._files = _Table(), _Table(), _Table()
         self._places: list[Any] = []
         functions = [{"name": f.name, "traces": [self._trace(t) for t in f.traces]} for f in self.functions]
+        tests = [self._example(example) for example in self.examples]
         found = {
             "constants": self._constants.rows,
             "dims": self._dims.rows,
@@ -119,6 +137,8 @@ class Encoder:
         ignorable: dict[str, Any] = {"producer": producer}
         if metadata is not None:
             ignorable["metadata"] = metadata
+        if tests:
+            ignorable["tests"] = tests
         if self.base is not None:
             ignorable["sources"] = {"files": self._files.rows, "graphs": self._places}
         return sections | {name: Section(_encoded(name, value), False) for name, value in ignorable.items()}
@@ -129,6 +149,16 @@ class Encoder:
             "graph": self._graph(trace.graph),
             "in_tree": _encode_tree(trace.in_tree),
             "out_tree": _encode_tree(trace.out_tree),
+        }
+
+    def _example(self, example: Example) -> dict[str, Any]:
+        return {
+            "atol": float(example.atol),
+            "function": example.function,
+            "inputs": column([self._constant(c) for c in example.inputs]),
+            "outputs": column([self._constant(c) for c in example.outputs]),
+            "rtol": float(example.rtol),
+            "trace": example.trace,
         }
 
     def _graph(self, graph: Graph) -> int:
@@ -374,6 +404,33 @@ class Decoder:
         if trace.in_tree.n_leaves != len(graph.inputs) or trace.out_tree.n_leaves != len(graph.outputs):
             raise DamageError("trace: the trees of inputs and outputs do not fit the graph")
         return trace
+
+    def examples(self, functions: Sequence[Function]) -> list[Example]:
+        """The test vectors of `functions`, which are those of this file."""
+        if "tests" not in self.container.sections:
+            return []
+        rows = self.container.section("tests")
+        with self.container.located("tests"):
+            if type(rows) is not tuple:
+                raise DamageError("tests: expected an array")
+            return [self._example(row, functions) for row in rows]
+
+    def _example(self, row: Any, functions: Sequence[Function]) -> Example:
+        atol, function, inputs, outputs, rtol, trace = map_fields(
+            row, "tests", atol=float, function=int, inputs=tuple, outputs=tuple, rtol=float, trace=int
+        )
+        known = 0 <= function < len(functions) and 0 <= trace < len(functions[function].traces)
+        if not known or not (0 <= rtol < float("inf") and 0 <= atol < float("inf")):
+            raise DamageError(
+                f"tests: no trace {trace} of function {function}, or bad tolerances {rtol}, {atol}"
+            )
+        graph = functions[function].traces[trace].graph
+        counts = (len(graph.inputs), len(graph.outputs))
+        found = [
+            tuple(self.constant(i) for i in read_column(value, "tests", count, len(self._table)))
+            for value, count in zip((inputs, outputs), counts, strict=True)
+        ]
+        return Example(function, trace, found[0], found[1], rtol, atol)
 
     def graph(self, index: int) -> Graph:
         """Graph `index` of those decoded so far; so references cannot form a cycle."""

@@ -42,7 +42,18 @@ _PRELUDE_HEAD = b"\xc4\x3e"
 _PARALLEL = 8 * CHUNK
 # Sections this version understands; the first five and `bins` are critical.
 KNOWN = frozenset(
-    {"constants", "dims", "functions", "graphs", "primitives", "bins", "metadata", "producer", "sources"}
+    {
+        "constants",
+        "dims",
+        "functions",
+        "graphs",
+        "primitives",
+        "bins",
+        "metadata",
+        "producer",
+        "sources",
+        "tests",
+    }
 )
 
 

@@ -10,11 +10,15 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from ingot.format import container, signature
-from ingot.format.codec import Encoder, Function, Trace, elementwise_only
+from ingot.format.codec import Encoder, Example, Function, Trace, elementwise_only
+from ingot.format.importer import ImportedFunction
 from ingot.tracer import dims, tree
 from ingot.tracer.array import array
 from ingot.tracer.dims import Guard
+from ingot.tracer.graph import Constant
 from ingot.tracer.trace import trace
 from ingot.tracer.tree import Tree
 
@@ -109,6 +113,7 @@ class FunctionExporter:
         self._file, self._fun, self._metadata = file, fun, metadata
         self._dynamic_shapes, self._shapeless = dynamic_shapes, shapeless
         self._traces: list[Trace] = []
+        self._examples: list[Example] = []
         self._closed = False
 
     def __call__(self, *args: Any, dynamic_shapes: Any = None, **kwargs: Any) -> None:
@@ -122,6 +127,18 @@ class FunctionExporter:
             shown = signature.show(made.graph.inputs, made.in_tree, made.graph.input_names)
             raise RuntimeError(f"[exporter] this signature was exported before: {shown}.")
         self._traces.append(made)
+
+    def example(self, *args: Any, rtol: float = 1e-4, atol: float = 1e-5, **kwargs: Any) -> None:
+        """Store these inputs and what the function gives for them, for `ingot verify`.
+
+        They must fit a trace that was exported before. rtol, atol: how exact a later result must be.
+        """
+        name = _name_of(self._fun)
+        index, inputs = ImportedFunction(Function(name, tuple(self._traces)), name).match(args, kwargs)
+        given, keywords = signature.call_form(args, kwargs)
+        outputs, _ = _outputs(self._fun(*given, **keywords))
+        stored = [tuple(_snapshot(x) for x in arrays) for arrays in (inputs, outputs)]
+        self._examples.append(Example(0, index, stored[0], stored[1], rtol, atol))
 
     def __enter__(self) -> FunctionExporter:
         return self
@@ -140,9 +157,13 @@ class FunctionExporter:
         self._closed = True
         if not self._traces:
             raise ValueError("[exporter] nothing to write: call the exporter with sample inputs first.")
-        encoder = Encoder(base=_folder_of(self._fun))
+        encoder = Encoder(examples=self._examples, base=_folder_of(self._fun))
         encoder.functions.append(Function(_name_of(self._fun), tuple(self._traces)))
         container.write(self._file, encoder.sections(_producer(), self._metadata), encoder.blobs)
+
+
+def _snapshot(x: array) -> Constant:
+    return Constant(np.array(x), x._value.aval)
 
 
 def _refuse_native(native: Any) -> None:

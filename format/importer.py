@@ -9,10 +9,10 @@ import numpy as np
 
 from ingot.format import signature
 from ingot.format.canonical import DamageError
-from ingot.format.codec import Decoder, Function, Trace
-from ingot.format.container import KNOWN, Container, Source, open_container
-from ingot.tracer import dims, dtypes
-from ingot.tracer.array import Value, array, wrap
+from ingot.format.codec import Decoder, Example, Function, Trace
+from ingot.format.container import KNOWN, Source, open_container
+from ingot.tracer import dims, dtypes, tree
+from ingot.tracer.array import Value, array, leaf, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.evaluate import Executable, evaluator
@@ -53,7 +53,7 @@ def import_function(
     if len(functions) != 1:
         with container.located("functions"):
             raise DamageError(f"the file holds {len(functions)} functions, expected one")
-    imported = ImportedFunction(functions[0], container)
+    imported = ImportedFunction(functions[0], container.name, decoder.examples(functions))
     if not return_metadata:
         return imported
     metadata = decoder.metadata()
@@ -63,16 +63,17 @@ def import_function(
 class ImportedFunction:
     """A function from a file. Calls return tuples of arrays; see `import_function`."""
 
-    def __init__(self, function: Function, container: Container) -> None:
+    def __init__(self, function: Function, source: str, examples: Sequence[Example] = ()) -> None:
         self.__name__ = function.name
         self.traces = function.traces
-        self._container = container
+        self.examples = tuple(examples)
+        self._source = source
         self._ready = [_Ready(trace.graph) for trace in function.traces]
         self._plans: dict[tuple[Aval, ...], _Plan] = {}
 
     def __repr__(self) -> str:
         shown = "\n".join(f"  {_shown(trace)}" for trace in self.traces)
-        return f"<function {self.__name__} imported from {self._container.name}:\n{shown}>"
+        return f"<function {self.__name__} imported from {self._source}:\n{shown}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[array, ...]:
         # Steady calls with arrays alone: one dict lookup finds the trace.
@@ -83,23 +84,44 @@ class ImportedFunction:
                 return plan(values)
         return self._call(args, kwargs)
 
+    def check(self, example: Example) -> list[float]:
+        """How far each output of this function is from that of one of its `examples`.
+
+        The largest of |found - expected| / (atol + rtol |expected|), at most 1 when the output is right; inf
+        for another shape or dtype.
+        """
+        inputs = [wrap(leaf(c.data, aval=c.aval)) for c in example.inputs]
+        args, kwargs = tree.unflatten(self.traces[example.trace].in_tree, inputs)
+        found = self._call(args, kwargs)
+        return [
+            _distance(np.asarray(x), c.data, example) for x, c in zip(found, example.outputs, strict=True)
+        ]
+
+    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, list[array]]:
+        """Index of the trace that a call takes, and its flat inputs. ValueError when there is none."""
+        index, arrays, _ = self._match(args, kwargs)
+        return index, arrays
+
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[array, ...]:
+        _, arrays, plan = self._match(args, kwargs)
+        avals = tuple([a._value.aval for a in arrays])
+        # Symbolic extents are bound anew by every call: that may add guards to the running trace.
+        if not kwargs and all(type(a) is array for a in args) and not any(a.is_symbolic for a in avals):
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[avals] = plan
+        return plan([a._value for a in arrays])
+
+    def _match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, list[array], _Plan]:
         leaves, structure = signature.flatten(*signature.call_form(args, kwargs), "import_function")
         structure = signature.portable(structure)
         reasons = []
-        for trace, ready in zip(self.traces, self._ready, strict=True):
+        for index, (trace, ready) in enumerate(zip(self.traces, self._ready, strict=True)):
             arrays = _as_expected(leaves, trace, args, kwargs)
-            avals = tuple([a._value.aval for a in arrays])
-            plan = _plan(trace, ready, avals, structure)
-            if isinstance(plan, str):
-                reasons.append(plan)
-                continue
-            # Symbolic extents are bound anew by every call: that may add guards to the running trace.
-            if not kwargs and all(type(a) is array for a in args) and not any(a.is_symbolic for a in avals):
-                if len(self._plans) >= _PLANS:
-                    self._plans.clear()
-                self._plans[avals] = plan
-            return plan([a._value for a in arrays])
+            plan = _plan(trace, ready, [a._value.aval for a in arrays], structure)
+            if isinstance(plan, _Plan):
+                return index, arrays, plan
+            reasons.append(plan)
         raise ValueError(self._refusal([a._value.aval for a in leaves], structure, reasons))
 
     def _refusal(self, avals: Sequence[Aval], structure: Tree, reasons: Sequence[str]) -> str:
@@ -110,6 +132,17 @@ class ImportedFunction:
         for trace, reason in zip(self.traces, reasons, strict=True):
             lines.append(f"  expected: {_shown(trace)}    ({reason})")
         return "\n".join(lines)
+
+
+def _distance(found: np.ndarray, expected: np.ndarray, example: Example) -> float:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return float("inf")
+    kind = np.complex128 if expected.dtype.kind == "c" else np.float64
+    a, b = found.astype(kind), expected.astype(kind)
+    with np.errstate(all="ignore"):
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        error = np.abs(a - b) / (example.atol + example.rtol * np.abs(b))
+    return float(np.max(np.where(same, 0.0, np.where(np.isnan(error), np.inf, error)), initial=0.0))
 
 
 def _shown(trace: Trace) -> str:

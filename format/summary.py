@@ -14,7 +14,8 @@ def read_summary(file: Source) -> dict[str, Any]:
     """The contents of a file as plain data that `json` can write, but for bytes in the user's metadata.
 
     Keys: `path`, `bytes`, `format`, `producer`, `metadata`, `sections` (name -> bytes), `unknown` (names),
-    `constants` (list of type and bytes), `dims` (list of name, min, max, multiple_of), `functions` (name and
+    `constants` (list of type and bytes), `examples` (how many test vectors),
+    `dims` (list of name, min, max, multiple_of), `functions` (name and
     `traces`: `inputs` (list of name and type), `keywords`, `outputs` (types), `guards`, `nodes`, `primitives`
     (name -> how many), `any_rank`).
 
@@ -54,6 +55,7 @@ class _Summary:
             "unknown": sorted(container.unknown),
             "dims": dims,
             "constants": constants,
+            "examples": len(self._optional("tests") or ()),
             "functions": functions,
         }
 

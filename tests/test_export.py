@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ingot import Dim
 from ingot.format.container import open_container
 from ingot.format.summary import read_summary
 from ingot.tracer import dtypes
+from ingot.tracer.graph import Constant
 
 
 @pytest.fixture
@@ -414,6 +416,30 @@ def test_unwritable_places(tmp_path):
 def test_native_code_is_refused_until_there_is_some(path):
     with pytest.raises(ValueError, match="native"):
         mx.export_function(path, mx.abs, rand(3), native="host")
+
+
+def test_examples_are_stored_and_checked(path):
+    weight = rand(4, 3)
+    mx.eval(weight)
+
+    def fun(x, *, k):
+        return mx.tanh(x @ weight) * k, x[0]
+
+    with mx.exporter(path, fun, dynamic_shapes={"x": {0: Dim("B", min=1)}}) as export:
+        export(rand(2, 4), k=mx.array(2.0))
+        export.example(rand(5, 4), k=mx.array(0.5))
+        export.example((rand(1, 4),), {"k": mx.array(3.0)}, rtol=0.0, atol=1e-6)
+        with pytest.raises(ValueError, match="cannot take"):
+            export.example(rand(5, 3), k=mx.array(0.5))
+    imported = mx.import_function(path)
+    assert read_summary(path)["examples"] == len(imported.examples) == 2
+    for example in imported.examples:
+        assert len(imported.check(example)) == 2 and max(imported.check(example)) <= 1
+    first = imported.examples[0]
+    assert np.array_equal(first.inputs[0].data, rand(5, 4)) and first.rtol == 1e-4
+    wrong = Constant(first.outputs[0].data + np.float32(0.01), first.outputs[0].aval)
+    assert imported.check(replace(first, outputs=(wrong, first.outputs[1])))[0] > 1
+    assert imported.check(replace(first, outputs=(first.outputs[1], first.outputs[1])))[0] == np.inf
 
 
 # Transforms of imported functions
