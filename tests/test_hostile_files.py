@@ -121,7 +121,7 @@ def test_damage_with_repaired_checksums(model):
     slowest = 0.0
     tracemalloc.start()
     try:
-        for _ in range(1500):
+        for _ in range(1000):
             bad = bytearray(model)
             for _ in range(rng.choice((1, 1, 2))):
                 where = rng.randrange(64, end)
@@ -136,7 +136,7 @@ def test_damage_with_repaired_checksums(model):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert refused > 500 and survived > 0, (refused, survived)
+    assert refused > 300 and survived > 0, (refused, survived)
     assert peak < 64 << 20, peak
     assert slowest < 2.0, slowest
 
