@@ -33,6 +33,8 @@ from ingot.tracer.graph import Graph, Literal
 
 MAP_BLOCK = 16384
 """Elements of a parallel piece of a one-dimensional map."""
+CACHE_WAYS = 8
+"""Lines with addresses a power of two apart that the first cache keeps: columns of a transposition at a time."""
 SUM_BLOCK = 256
 """Additions in a row to one accumulator before it joins the total."""
 
@@ -295,28 +297,43 @@ class Writer:
         self.lanes, self.unroll = self._width(target)
 
     def _width(self, target: Target) -> tuple[int, int]:
+        """Lanes, and how many vectors of a map are in flight."""
         moving = [p for p in self.points if self.axis in p.axes and p.dtype != "index"]
         widest = max((4 if p.dtype in ir.NARROW_FLOATS else ir.BYTES[p.dtype] for p in moving), default=4)
         if any(r.accumulator.positions for s in self.plan.stages for r in s.reductions):
             widest = max(widest, 4)
-        extent = self.plan.extents.get(self.axis, 1) if self.axis is not None else 1
-        lanes = fitting_lanes(target.bits // (8 * widest), extent)
-        cost = sum(rules.costs.get(type(p.primitive), 1) for p in moving if isinstance(p, pt.Apply))
-        unroll = fitting_unroll(4 if cost <= 8 else 2 if cost <= 24 else 1, lanes, extent)
+        lanes = fitting_lanes(target.bits // (8 * widest), self.vector_extent)
+        unroll = self.in_flight(self.points, lanes)
         if self.plan.reduced and self.axis not in self.plan.reduced:
             # vectors of several registers: each pass over the reduced axes then reads longer runs
             return lanes * unroll, 1
         return lanes, unroll
 
+    @property
+    def vector_extent(self) -> Extent:
+        return 1 if self.axis is None else self.plan.extents[self.axis]
+
+    def in_flight(self, points: Sequence[Point], lanes: int) -> int:
+        """How many vectors a loop over `points` handles at once: fewer when each takes many registers."""
+        applied = [p for p in points if isinstance(p, pt.Apply) and self.axis in p.axes]
+        cost = sum(rules.costs.get(type(p.primitive), 1) for p in applied)
+        return fitting_unroll(4 if cost <= 8 else 2 if cost <= 24 else 1, lanes, self.vector_extent)
+
     def build(self) -> Built:
         kept = [a for a in self.plan.extents if a not in self.plan.reduced]
         loops = [a for a in kept if a != self.axis]
         self.emit(top=True)
-        if not loops and self.axis in kept:
-            self.blocks()
+        if self.axis in kept and (not loops or self.walks_across()):
+            self.blocks(loops)
         else:
             self.outer(loops, "parallel" if loops else "serial")
         return Built(self.b.kernel(), tuple(self.body.params), self.parallel)
+
+    def walks_across(self) -> bool:
+        """Whether something is read in strides along the vector axis: a transposition."""
+        assert self.axis is not None
+        steps = [p.place.coefficient(self.axis) for p in self.points if isinstance(p, pt.Read)]
+        return not self.plan.reduced and any(not is_one(c) and not dims.same(c, 0) for c in steps)
 
     def serial(self) -> None:
         """The nest without a parallel loop, as part of a larger kernel."""
@@ -333,7 +350,8 @@ class Writer:
             and not (isinstance(p, pt.Read) and p.value in self.written)
         )
 
-    def outer(self, axes: Sequence[int], kind: str) -> None:
+    def outer(self, axes: Sequence[int], kind: str, part: tuple[Expr, Expr] | None = None) -> None:
+        """Loops over kept axes; `part` is the range (start, length) of the vector axis, if not all of it."""
         if axes:
             if kind == "parallel":
                 self.parallel = self.plan.extents[axes[0]]
@@ -341,20 +359,22 @@ class Writer:
                 assert scope.index is not None
                 with self.body.axis(axes[0], scope.index):
                     self.emit()
-                    self.outer(axes[1:], "serial")
+                    self.outer(axes[1:], "serial", part)
         elif self.axis is not None and self.axis not in self.plan.reduced:
-            self.across(ir.index(0), self.body.extent(self.plan.extents[self.axis]))
+            self.across(*(part or (ir.index(0), self.body.extent(self.plan.extents[self.axis]))))
         else:
             self.emit()
             self.stages()
 
-    def blocks(self) -> None:
-        """A single kept axis, in pieces that can run in parallel."""
-        assert self.axis is not None
-        extent = self.plan.extents[self.axis]
-        size = MAP_BLOCK if not self.plan.reduced else self.lanes * self.unroll
+    def blocks(self, loops: Sequence[int]) -> None:
+        """The vector axis in pieces that can run in parallel, the other kept axes within each: a single axis, or
+        a transposition, which then reads few enough columns at a time for the cache to hold their lines."""
+        extent = self.vector_extent
+        if loops:
+            self.lanes, self.unroll = min(self.lanes, CACHE_WAYS), 1
+        size = self.lanes * self.unroll if loops or self.plan.reduced else MAP_BLOCK
         if isinstance(extent, int) and extent <= size:
-            self.across(ir.index(0), ir.index(extent))
+            self.outer(loops, "parallel" if loops else "serial", (ir.index(0), ir.index(extent)))
             return
         self.parallel = dims.ceil_div(extent, size)
         with self.b.loop("block", 0, self.body.extent(self.parallel), kind="parallel") as scope:
@@ -362,7 +382,7 @@ class Writer:
             lo = self.b.let(scope.index * size, "lo")
             whole = isinstance(extent, int) and extent % size == 0
             length = ir.index(size) if whole else ir.minimum(self.body.extent(extent) - lo, size)
-            self.across(lo, length if whole else self.b.let(length, "length"))
+            self.outer(loops, "serial", (lo, length if whole else self.b.let(length, "length")))
 
     def across(self, lo: Expr, length: Expr) -> None:
         """Vectors along a kept axis."""
@@ -393,7 +413,8 @@ class Writer:
         along_vector = self.axis in axes
         lanes = self.lanes
         start: list[Expr] = [ir.broadcast(c, lanes) for r in stage.reductions for c in r.accumulator.initial]
-        state = [list(start) for _ in range(self.unroll if along_vector else 1)]
+        parts = self.in_flight(pt.reachable(stage.roots()), lanes) if along_vector else 1
+        state = [list(start) for _ in range(parts)]
         state = self.nest(stage, serial, state)
         at = 0
         for reduction in stage.reductions:
