@@ -19,7 +19,7 @@ from ingot.tracer.dims import Extent
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import AxisError, ShapeError
 from ingot.tracer.graph import Literal
-from ingot.tracer.ops.math import erf, erfinv, log, log1p, maximum, minimum, sign
+from ingot.tracer.ops.math import erf, erfinv, floor, log, log1p, maximum, minimum, sign
 from ingot.tracer.ops.reduce import argmax
 from ingot.tracer.ops.shape import as_extent, as_shape, broadcast_shapes, broadcast_to, expand_dims
 from ingot.tracer.primitives.elementwise import show_shape
@@ -180,8 +180,7 @@ def randint(
     if dtype.is_inexact:
         raise ValueError("[randint] randint only accepts integer dtypes and bool.")
     u = uniform(low, high, shape, dtypes.float32, key)
-    found = maximum(u, _in(low, dtypes.float32))
-    return (found.astype(dtypes.int32) if dtype is dtypes.bool_ else found).astype(dtype)
+    return floor(maximum(u, _in(low, dtypes.float32))).astype(dtype)
 
 
 def bernoulli(
