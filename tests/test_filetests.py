@@ -11,9 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ingot.tracer import primitives  # noqa: F401  (registers the primitives)
+from ingot.lowering import loop_verify, pipeline
+from ingot.lowering.fuse import fuse
+from ingot.lowering.llvm.target import named
+from ingot.lowering.loop_text import print_kernel
+from ingot.lowering.schedule import Scheduled
+from ingot.runtime.executable import executable
+from ingot.runtime.interpreter import InterpretedGraph
+from ingot.tracer import (
+    dims,
+    primitives,  # noqa: F401  (registers the primitives)
+)
+from ingot.tracer.array import leaf
+from ingot.tracer.aval import Aval
 from ingot.tracer.text import parse_graph, print_graph
 from ingot.tracer.verify import verify
 
@@ -38,9 +51,59 @@ def run_verify(text: str, options: Options) -> str:
     return "valid"
 
 
+def run_simplify(text: str, options: Options) -> str:
+    """The graph after one of the graph passes (`pass=rules`), or after all of them; idempotent."""
+    chosen = dict(pipeline.SIMPLIFY).get(options.get("pass", ""), pipeline.simplify)
+    graph = chosen(parse_graph(text))
+    verify(graph)
+    assert chosen(graph) == graph
+    return print_graph(graph)
+
+
+def run_fuse(text: str, options: Options) -> str:
+    """The groups that the simplified graph falls into."""
+    graph = pipeline.simplify(parse_graph(text))
+    return print_graph(graph) + pipeline.show_groups(graph, fuse(graph))
+
+
+def run_schedule(text: str, options: Options) -> str:
+    """The kernels, for a fixed target."""
+    graph = pipeline.simplify(parse_graph(text))
+    parts = pipeline.scheduled(graph, fuse(graph), named(options.get("target", "x86-64-v3")))
+    kernels = [part.built.kernel for part in parts if isinstance(part, Scheduled)]
+    for kernel in kernels:
+        loop_verify.verify(kernel)
+    return "\n".join(print_kernel(kernel) for kernel in kernels)
+
+
+def run_run(text: str, options: Options) -> str:
+    """Results of the compiled graph on small numbers; `B=3` sets a dim, and the reference must agree."""
+    graph = parse_graph(text)
+    env = {name: int(value) for name, value in options.items()}
+    operands = []
+    for aval in graph.inputs:
+        shape = tuple(dims.evaluate(n, env) for n in aval.shape)
+        numbers = np.arange(np.prod(shape, dtype=int)) * 5 % 7 - (0 if aval.dtype.kind in "bu" else 3)
+        operands.append(leaf(numbers.reshape(shape).astype(aval.dtype.numpy), aval=Aval(shape, aval.dtype)))
+    made = executable(graph)
+    got, want = made(operands), InterpretedGraph(graph)(operands)
+    lines = [f"host {host.name}" for host in made.program.hosts]
+    for x, y in zip(got, want, strict=True):
+        assert x.aval is y.aval
+        np.testing.assert_allclose(x.view, y.view, rtol=1e-6, atol=1e-6)
+        wide = {"f": np.float64, "c": np.complex128}.get(x.aval.dtype.kind)
+        shown = x.view if wide is None else np.round(x.view.astype(wide), 4)  # type: ignore[union-attr]
+        lines.append(f"{x.aval!r} {shown.tolist()}")  # type: ignore[union-attr]
+    return "\n".join(lines)
+
+
 RUNNERS: dict[str, Callable[[str, Options], str]] = {
     "graph": run_graph,
     "verify": run_verify,
+    "simplify": run_simplify,
+    "fuse": run_fuse,
+    "schedule": run_schedule,
+    "run": run_run,
 }
 
 
