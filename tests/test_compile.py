@@ -123,6 +123,119 @@ def test_state_updated_in_place():
     assert total.tolist() == [3, 0]
 
 
+def test_state_that_was_kept_elsewhere_is_not_overwritten():
+    state = {"w": mx.array(1.0)}
+
+    def step(x):
+        state["w"] = state["w"] + x
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    kept = [state["w"]]
+    for _ in range(3):
+        compiled(mx.array(1.0))
+        kept.append(state["w"])
+    assert [k.item() for k in kept] == [1, 2, 3, 4]
+
+
+def test_one_array_in_two_places_of_the_state():
+    shared = mx.array(1.0)
+    state = {"w": shared, "v": shared}
+
+    def step(x):
+        state["w"] = state["w"] + x
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    for _ in range(3):
+        compiled(mx.array(3.0))
+    assert (state["w"].item(), state["v"].item()) == (10, 1)
+
+
+def test_state_that_changes_places():
+    state = [mx.array(1.0), mx.array(2.0)]
+
+    def swap():
+        state[0], state[1] = state[1], state[0]
+
+    compiled = mx.compile(swap, inputs=state, outputs=state)
+    compiled()
+    first = list(state)
+    assert [x.item() for x in first] == [2, 1]
+    compiled()
+    assert [x.item() for x in state] == [1, 2] and [x.item() for x in first] == [2, 1]
+
+
+def test_state_is_known_by_name_not_by_order():
+    state = {"a": mx.array(1.0), "b": mx.array(10.0)}
+    compiled = mx.compile(lambda: state["a"] - state["b"], inputs=state)
+    assert compiled().item() == -9
+    a, b = state.pop("a"), state.pop("b")
+    state["b"], state["a"] = b, a
+    assert compiled().item() == -9
+
+
+def test_state_that_grows_and_is_reset():
+    state = {"a": mx.array(1.0)}
+
+    def step(x):
+        if "b" not in state:
+            state["b"] = mx.array(0.0)
+        state["b"] = state["b"] + x * state["a"]
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    for _ in range(3):
+        compiled(mx.array(2.0))
+    assert state["b"].item() == 6
+    del state["b"]
+    compiled(mx.array(2.0))
+    assert state["b"].item() == 2 and compiled.traces == 2
+
+
+def test_guide_outputs_appended_to_a_list():
+    state = []
+
+    def fun(x, y):
+        z = x + y
+        state.append(z)
+        return mx.exp(z)
+
+    compiled = mx.compile(fun, outputs=state)
+    compiled(mx.array(1.0), mx.array(2.0))
+    assert len(state) == 1 and state[0].item() == 3
+    first = state[0]
+    compiled(mx.array(2.0), mx.array(2.0))
+    assert len(state) == 1 and state[0].item() == 4 and first.item() == 3
+
+
+def test_constants_in_the_state_are_left_alone():
+    state = {"w": mx.array(1.0), "rate": 0.5}
+
+    def step():
+        state["w"] = state["w"] * 2
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    compiled()
+    state["rate"] = 0.25
+    compiled()
+    assert state["rate"] == 0.25 and state["w"].item() == 4
+
+
+def test_a_change_of_state_that_is_no_output_is_an_error():
+    state = {"w": mx.array(1.0)}
+
+    def replaces(x):
+        state["w"] = state["w"] * x
+        return state["w"]
+
+    def in_place(x):
+        state["w"] *= x
+        return x
+
+    for f in (replaces, in_place):
+        with pytest.raises(ValueError, match=r"in `inputs=` that is not in `outputs=`"):
+            mx.compile(f, inputs=state)(mx.array(2.0))
+        assert state["w"].item() == 1
+
+
 def test_captured_array_updated_in_place_is_an_error():
     total = mx.zeros(2)
 
@@ -172,10 +285,17 @@ def test_errors_leave_state_alone():
         state[0] = state[0] + 1
         raise RuntimeError("no")
 
+    def grows(x):
+        state.append(x)
+        return x.item()
+
     handle = state[0]
     with pytest.raises(RuntimeError, match="no"):
         mx.compile(f, inputs=state, outputs=state)(mx.array(1.0))
-    assert handle.item() == 1
+    assert handle.item() == 1 and state[0] is handle
+    with pytest.raises(ValueError, match="not known"):
+        mx.compile(grows, inputs=state, outputs=state)(mx.array(1.0))
+    assert len(state) == 1 and state[0] is handle
 
 
 def test_disable_compile():

@@ -73,6 +73,29 @@ def test_guide_vmap():
     np.testing.assert_array_equal(np.array(out), expected.T)
 
 
+def test_vmap_of_a_function_that_updates_its_arguments_in_place():
+    def mapped(x, i):
+        x[i] = 5.0
+        x += 1
+        return x
+
+    def shared(x, y):
+        y += x
+        return y
+
+    x = mx.zeros((2, 3))
+    assert mx.vmap(mapped)(x, mx.array([0, 2])).tolist() == [[6, 1, 1], [1, 1, 6]]
+    y = mx.ones(3)
+    assert mx.vmap(shared, in_axes=(0, None))(x, y).tolist() == [[1] * 3] * 2
+    assert x.tolist() == [[0] * 3] * 2 and y.tolist() == [1] * 3
+
+
+def test_vmap_axes_of_a_single_dict():
+    tree = {"a": mx.ones((2, 3)), "b": mx.arange(3)}
+    for axes in ({"a": 0, "b": None}, ({"a": 0, "b": None},)):
+        assert mx.vmap(lambda t: t["a"] + t["b"], in_axes=axes)(tree).tolist() == [[1, 2, 3]] * 2
+
+
 def test_argnames():
     def f(x, *, w):
         return (x * w).sum()
@@ -84,6 +107,27 @@ def test_argnames():
     assert positional is None and named["w"].tolist() == [1, 2]
     with pytest.raises(ValueError, match="argnames has 'v'"):
         mx.grad(f, argnames="v")(x, w=w)
+
+
+def test_selected_arguments_as_mlx_does():
+    def f(x, y):
+        return (x * x * y).sum()
+
+    x, y = mx.array([1.0, 2.0]), mx.array([3.0, 4.0])
+    assert mx.grad(f, argnums=[1])(x, y).tolist() == [1, 4]  # one position: no tuple
+    first, second = mx.grad(f, argnums=(1, 0))(x, y)  # ascending, whatever the order asked for
+    assert first.tolist() == [6, 16] and second.tolist() == [1, 4]
+    positional, named = mx.grad(f, argnums=[], argnames=["x", "y", "x"])(x=x, y=y)
+    assert positional is None and list(named) == ["x", "y"]
+    with pytest.raises(ValueError, match="name no argument"):
+        mx.grad(f, argnums=[])(x, y)
+    with pytest.raises(ValueError, match="named twice"):
+        mx.grad(f, argnums=[0, -2])(x, y)
+    for bad in (1.5, "x", [0.0], True):
+        with pytest.raises(TypeError, match="argnums must be"):
+            mx.grad(f, argnums=bad)
+    with pytest.raises(TypeError, match="argnames must be"):
+        mx.value_and_grad(f, argnames=1)
 
 
 def test_values_are_concrete_inside_grad():

@@ -109,7 +109,11 @@ def _unflatten(tree: Tree, leaves: Any) -> Any:
         return next(leaves)
     if kind == "none":
         return None
-    children = [_unflatten(c, leaves) for c in tree.children]
+    return _made(tree, [_unflatten(c, leaves) for c in tree.children])
+
+
+def _made(tree: Tree, children: list[Any]) -> Any:
+    kind = tree.kind
     if kind == "tuple":
         return tuple(children)
     if kind == "list":
@@ -130,3 +134,73 @@ def map_leaves(fn: Callable[[Any], Any], value: Any) -> Any:
     """`value` with `fn` applied to each leaf."""
     found, tree = flatten(value)
     return unflatten(tree, [fn(leaf) for leaf in found])
+
+
+def snapshot(value: Any) -> list[tuple[Any, Any]]:
+    """Every mutable container in `value` with a shallow copy of its contents, for `restore`."""
+    saved: list[tuple[Any, Any]] = []
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        parts = _parts(node)
+        if parts is None:
+            continue
+        kind, children, keys, _ = parts
+        held = list(children)
+        if kind == "dict":
+            saved.append((node, dict(zip(keys, held, strict=True))))
+        elif kind == "list":
+            saved.append((node, held))
+        elif kind in _registered:
+            saved.append((node, dict(zip(keys, held, strict=True))))
+        stack.extend(held)
+    return saved
+
+
+def restore(saved: Sequence[tuple[Any, Any]]) -> None:
+    """Give the containers of a `snapshot` back the contents they had."""
+    for node, held in saved:
+        _refill(node, held)
+
+
+def assign(value: Any, tree: Tree, leaves: Iterable[Any]) -> Any:
+    """Make `value` hold `leaves` in the structure `tree`, in the mutable containers that it consists of already.
+
+    Returns `value`, or what takes its place where it is immutable.
+    """
+    return _assign(value, tree, iter(leaves))
+
+
+def _assign(value: Any, tree: Tree, leaves: Any) -> Any:
+    kind = tree.kind
+    if kind == "leaf":
+        return next(leaves)
+    if kind == "none":
+        return None
+    parts = _parts(value)
+    same = parts is not None and parts[0] == kind
+    held = list(parts[1]) if parts is not None and same else []
+    names = parts[2] if parts is not None and same else ()
+    if kind == "dict":
+        before = dict(zip(names, held, strict=True))
+        old = [before.get(key) for key in tree.keys]
+    else:
+        old = held + [None] * (len(tree.children) - len(held))
+    new = [_assign(o, child, leaves) for o, child in zip(old, tree.children, strict=False)]
+    if not same or kind in ("tuple", "namedtuple"):
+        unchanged = same and len(held) == len(new) and all(a is b for a, b in zip(held, new, strict=True))
+        return value if unchanged else _made(tree, new)
+    _refill(value, new if kind == "list" else dict(zip(tree.keys, new, strict=True)))
+    return value
+
+
+def _refill(node: Any, held: Any) -> None:
+    if isinstance(node, list):
+        node[:] = held
+    elif isinstance(node, dict):
+        # past the subclass (a module): its own methods may do more than store
+        dict.clear(node)
+        dict.update(node, held)
+    else:
+        for name, value in held.items():
+            object.__setattr__(node, name, value)

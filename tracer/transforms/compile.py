@@ -37,11 +37,79 @@ def disable_compile() -> None:
     _enabled[0] = False
 
 
+class _State:
+    """The arrays in `inputs=` and `outputs=` before a call.
+
+    `handles` holds each once, those of `inputs` first; a pattern says which of them stands in each place.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any) -> None:
+        read, structure = _state_leaves("inputs", inputs)
+        self.written, written = (
+            (read, structure) if outputs is inputs else _state_leaves("outputs", outputs)
+        )
+        positions: dict[int, int] = {}
+        self.handles: list[array] = []
+        self.inputs = structure, self._pattern(read, positions)
+        self.n_inputs = len(self.handles)
+        self.outputs = written, self._pattern(self.written, positions)
+
+    def _pattern(self, leaves: Sequence[Any], positions: dict[int, int]) -> tuple[int, ...]:
+        pattern = []
+        for x in leaves:
+            if isinstance(x, array):
+                at = positions.setdefault(id(x), len(positions))
+                if at == len(self.handles):
+                    self.handles.append(x)
+                pattern.append(at)
+        return tuple(pattern)
+
+
+class _NewState:
+    """What a trace left in `outputs=`: its structure, and for each leaf which array it is or the constant.
+
+    The arrays are those there were before the call, by position, and then new ones: a handle that the function
+    updates in place stays the same object, one that it replaces leaves the old array as it was.
+    """
+
+    def __init__(self, outputs: Any, before: _State) -> None:
+        leaves, self.structure = _state_leaves("outputs", outputs)
+        self.before, self.n_inputs = before.outputs, before.n_inputs
+        known = {id(h): i for i, h in enumerate(before.handles)}
+        found: dict[int, array] = {}
+        self.places: list[int | tuple[Any]] = []
+        for x in leaves:
+            if isinstance(x, array):
+                at = known.setdefault(id(x), len(known))
+                found[at] = x
+                self.places.append(at)
+            else:
+                self.places.append((x,))
+        self.positions, self.arrays = list(found), list(found.values())
+
+    def store(self, outputs: Any, before: _State, results: Sequence[array], fresh: bool) -> None:
+        """Do to `outputs` and its arrays what the trace did. Constants in it are left alone, if they are there."""
+        n = len(before.handles) if before.outputs == self.before else self.n_inputs
+        arrays = dict(enumerate(before.handles[:n]))
+        for at, new in zip(self.positions, results, strict=True):
+            if at in arrays:
+                arrays[at]._value = new._value
+            else:
+                arrays[at] = new
+        leaves = [arrays[p] if isinstance(p, int) else p[0] for p in self.places]
+        if not fresh and before.outputs[0] == self.structure:
+            leaves = [
+                new if isinstance(p, int) else old
+                for p, new, old in zip(self.places, leaves, before.written, strict=True)
+            ]
+        tree.assign(outputs, self.structure, leaves)
+
+
 class _Entry:
     """One trace of a compiled function."""
 
-    def __init__(self, graph: Graph, out_tree: tree.Tree, statics: list[Any], n_state: int) -> None:
-        self.graph, self.out_tree, self.statics, self.n_state = graph, out_tree, statics, n_state
+    def __init__(self, graph: Graph, out_tree: tree.Tree, statics: list[Any], new_state: _NewState) -> None:
+        self.graph, self.out_tree, self.statics, self.new_state = graph, out_tree, statics, new_state
         self.executable: Executable | None = None
         self.closed: tuple[Graph, list[Value]] | None = None
 
@@ -101,26 +169,30 @@ class CompiledFunction:
             return self._fun(*args, **kwargs)
         leaves, structure = tree.flatten((args, kwargs))
         operands, statics, spots = _split(leaves)
-        captured = _state_arrays("inputs", self._inputs)
-        operands += [h._value for h in captured]
-        key = (structure, spots, statics, tuple([_signature(v, self._shapeless) for v in operands]))
+        before = _State(self._inputs, self._outputs)
+        operands += [_operand(h) for h in before.handles[: before.n_inputs]]
+        signature = tuple([_signature(v, self._shapeless) for v in operands])
+        key = (structure, spots, statics, signature, before.inputs)
         try:
             entries = self._entries.get(key)
         except TypeError as error:
             raise ValueError(f"[compile] arguments that are not arrays must be hashable: {error}.") from None
         entry, results = self._find(entries, operands)
+        fresh = entry is None
         if entry is None:
-            entry = self._trace(leaves, structure, spots, captured, operands)
-            if config.get("INGOT_EXPLAIN") == "recompiles":
-                self._explain(key, bool(entries))
+            contents = tree.snapshot((self._inputs, self._outputs))
+            try:
+                entry = self._trace(leaves, structure, spots, before, operands)
+                if config.get("INGOT_EXPLAIN") == "recompiles":
+                    self._explain(key, bool(entries))
+                _, results = self._find([entry], operands)
+            except BaseException:
+                tree.restore(contents)  # or abstract arrays stay behind in the state
+                raise
             self._entries.setdefault(key, []).append(entry)
-            entry, results = self._find([entry], operands)
-            assert entry is not None
-        n = len(results) - entry.n_state
-        if entry.n_state:
-            targets = _state_arrays("outputs", self._outputs)
-            for handle, new in zip(targets, results[n:], strict=True):
-                handle._value = new._value
+        n = len(results) - len(entry.new_state.positions)
+        if self._outputs is not None:
+            entry.new_state.store(self._outputs, before, results[n:], fresh)
         found, statics_out = iter(results[:n]), iter(entry.statics)
         return tree.unflatten(entry.out_tree, [next(found) if s is None else s[0] for s in statics_out])
 
@@ -141,16 +213,16 @@ class CompiledFunction:
         leaves: list[Any],
         structure: tree.Tree,
         spots: tuple[bool, ...],
-        captured: list[array],
+        before: _State,
         operands: list[Value],
     ) -> _Entry:
         avals = [v.aval for v in operands]
         samples: dict[str, int] = {}
         if self._shapeless:
             avals, samples = free_shapes(avals)
-        saved = [h._value for h in captured]
+        captured = before.handles[: before.n_inputs]
         n_args = len(operands) - len(captured)
-        shape_of_result: list[Any] = []
+        made: list[Any] = []
 
         def flat_fun(*arguments: array) -> list[array]:
             for handle, argument in zip(captured, arguments[n_args:], strict=True):
@@ -161,12 +233,13 @@ class CompiledFunction:
             )
             out, out_tree = tree.flatten(self._fun(*args, **kwargs))
             statics = [None if isinstance(x, array) else (x,) for x in out]
-            state_out = _state_arrays("outputs", self._outputs)
-            shape_of_result[:] = [out_tree, statics, len(state_out)]
-            return [x for x in out if isinstance(x, array)] + state_out
+            new_state = _NewState(self._outputs, before)
+            values = [a._value for a in arguments[n_args:]]
+            self._check_kept(dict(zip(map(id, captured), values, strict=True)), new_state.arrays)
+            made[:] = [out_tree, statics, new_state]
+            return [x for x in out if isinstance(x, array)] + new_state.arrays
 
-        rebindable = frozenset(id(h) for h in captured + _state_arrays("outputs", self._outputs))
-        outer = [(h, h._value) for h in _state_arrays("outputs", self._outputs)]
+        saved = [(h, h._value) for h in before.handles]
         name = getattr(self._fun, "__name__", "f")
         try:
             traced = trace(
@@ -174,15 +247,22 @@ class CompiledFunction:
                 avals,
                 name=name if name.isidentifier() else "f",
                 samples=samples,
-                rebindable=rebindable,
+                rebindable=frozenset(map(id, before.handles)),
             )
         finally:
-            for handle, value in outer:
+            for handle, value in saved:
                 handle._value = value
-            for handle, value in zip(captured, saved, strict=True):
-                handle._value = value
-        out_tree, statics, n_state = shape_of_result
-        return _Entry(traced.graph, out_tree, statics, n_state)
+        made[2].arrays = []  # results of the graph from now on
+        return _Entry(traced.graph, *made)
+
+    def _check_kept(self, captured: dict[int, Value], written: Sequence[array]) -> None:
+        """Raise ValueError when an array that `inputs=` names was changed and `outputs=` does not name it."""
+        allowed = set(map(id, written))
+        for x in tree.leaves(self._inputs):
+            if isinstance(x, array) and captured.get(id(x)) is not x._value and id(x) not in allowed:
+                raise ValueError(
+                    f"[compile] {self!r} changes an array in `inputs=` that is not in `outputs=`: name it in both."
+                )
 
     def _explain(self, key: Any, same_signature: bool) -> None:
         why = "a guard of every earlier trace fails" if same_signature else "a new signature"
@@ -198,10 +278,7 @@ def _split(leaves: list[Any]) -> tuple[list[Value], tuple[Any, ...], tuple[bool,
     spots = []
     for x in leaves:
         if isinstance(x, array):
-            value = x._value
-            if type(value) is Literal:
-                value = leaf(value.numpy())
-            operands.append(value)
+            operands.append(_operand(x))
             spots.append(True)
         elif isinstance(x, _STATIC):
             statics.append((type(x), repr(x) if isinstance(x, float) else x))
@@ -213,6 +290,11 @@ def _split(leaves: list[Any]) -> tuple[list[Value], tuple[Any, ...], tuple[bool,
             statics.append((type(x), x))
             spots.append(False)
     return operands, tuple(statics), tuple(spots)
+
+
+def _operand(x: array) -> Value:
+    value = x._value
+    return leaf(value.numpy()) if type(value) is Literal else value
 
 
 def foreign(x: Any) -> Value:
@@ -227,16 +309,14 @@ def _signature(value: Value, shapeless: bool) -> Any:
     return (value.aval.ndim, value.aval.dtype) if shapeless else value.aval
 
 
-def _state_arrays(name: str, where: Any) -> list[array]:
-    leaves = tree.leaves(where)
+def _state_leaves(name: str, where: Any) -> tuple[list[Any], tree.Tree]:
+    leaves, structure = tree.flatten(where)
     for x in leaves:
-        if not isinstance(x, array):
-            if isinstance(x, _STATIC):
-                continue
+        if not isinstance(x, (array, *_STATIC)):
             raise ValueError(
                 f"[compile] {name}= must be a nested list, tuple or dict of arrays, but holds {type(x).__name__}."
             )
-    return [x for x in leaves if isinstance(x, array)]
+    return leaves, structure
 
 
 def free_shapes(avals: Sequence[Aval]) -> tuple[list[Aval], dict[str, int]]:

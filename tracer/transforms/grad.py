@@ -16,7 +16,13 @@ from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import state, tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
-from ingot.tracer.transforms.arguments import argument_numbers, check_callable, flatten_arrays
+from ingot.tracer.transforms.arguments import (
+    argument_numbers,
+    array_list,
+    check_callable,
+    check_selection,
+    flatten_arrays,
+)
 
 
 def pull_back(
@@ -102,10 +108,7 @@ def vjp(
         the outputs, and one array per primal.
     """
     check_callable("vjp", fun)
-    flat, _ = flatten_arrays("vjp", "primals", list(primals) if not isinstance(primals, array) else [primals])
-    seeds, _ = flatten_arrays(
-        "vjp", "cotangents", list(cotangents) if not isinstance(cotangents, array) else [cotangents]
-    )
+    flat, seeds = array_list("vjp", "primals", primals), array_list("vjp", "cotangents", cotangents)
 
     def seeded(outputs: Sequence[array]) -> Sequence[array]:
         if len(outputs) != len(seeds):
@@ -135,10 +138,12 @@ def value_and_grad(
         argnames: keyword or keywords to differentiate.
 
     Returns:
-        `(value, grads)` with `grads` shaped as the argument: a tree for a single argument, a tuple of trees for
-        a sequence of positions; with `argnames` a pair of that and a dict by name.
+        `(value, grads)` with `grads` shaped as the argument: a tree for one position, a tuple of trees in
+        ascending order of position for several; with `argnames` a pair of that (None without positions) and a
+        dict by name.
     """
     check_callable("value_and_grad", fun)
+    check_selection("value_and_grad", argnums, argnames)
 
     @wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -152,6 +157,7 @@ def grad(
 ) -> Callable:
     """A function that returns the gradient of `fun`; arguments as in `value_and_grad`."""
     check_callable("grad", fun)
+    check_selection("grad", argnums, argnames)
 
     @wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -168,7 +174,7 @@ def _value_and_grad(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[Any, Any]:
-    numbers, names, single = argument_numbers(name, argnums, argnames, len(args))
+    numbers, names = argument_numbers(name, argnums, argnames, len(args))
     for key in names:
         if key not in kwargs:
             raise ValueError(
@@ -213,7 +219,7 @@ def _value_and_grad(
     grads = iter(zeros_like(p) if g is None else g for p, g in zip(flat, found, strict=True))
     trees = [tree.unflatten(s, grads) for s in structures]
     positional: Any = tuple(trees[: len(numbers)])
-    if single:
+    if len(numbers) < 2:
         positional = positional[0] if positional else None
     if names:
         return result[0], (positional, dict(zip(names, trees[len(numbers) :], strict=True)))

@@ -9,7 +9,7 @@ from ingot.tracer.array import array, wrap
 from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
-from ingot.tracer.transforms.arguments import check_callable, flatten_arrays
+from ingot.tracer.transforms.arguments import array_list, check_callable
 from ingot.tracer.transforms.grad import _forget, _output_list, zeros_like
 
 
@@ -59,10 +59,7 @@ def jvp(
         the outputs, and one tangent per output.
     """
     check_callable("jvp", fun)
-    flat, _ = flatten_arrays("jvp", "primals", list(primals) if not isinstance(primals, array) else [primals])
-    pushed, _ = flatten_arrays(
-        "jvp", "tangents", list(tangents) if not isinstance(tangents, array) else [tangents]
-    )
+    flat, pushed = array_list("jvp", "primals", primals), array_list("jvp", "tangents", tangents)
     if len(flat) != len(pushed):
         raise ValueError(f"[jvp] got {len(flat)} primals but {len(pushed)} tangents.")
     for primal, tangent in zip(flat, pushed, strict=True):

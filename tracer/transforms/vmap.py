@@ -22,17 +22,17 @@ def batch(
     fun: Callable[..., Sequence[array]], operands: Sequence[array], axes: Sequence[int | None], size: Extent
 ) -> tuple[list[array], list[int | None]]:
     """Results of `fun` mapped over the given axes, and their batch axes (None: the same for all elements)."""
-    with tracing(abstract=True):
+    # New handles, and those of arguments that are not mapped may be rebound: the caller's stay as they are.
+    arguments = [wrap(x._value) for x in operands]
+    with tracing(abstract=True, rebindable=frozenset(map(id, arguments))):
         since = next_serial()
-        arguments = [
-            x if axis is None else abstract_argument(Aval(_without(x.shape, axis), x.dtype))
-            for x, axis in zip(operands, axes, strict=True)
-        ]
+        for argument, axis in zip(arguments, axes, strict=True):
+            if axis is not None:
+                argument._value = abstract_argument(_without(argument, axis))._value
+        inputs = [a._value for a in arguments]
         outputs = list(fun(*arguments))
         mapped: dict[int, tuple[array, int | None]] = {
-            id(a._value): (x, axis)
-            for a, x, axis in zip(arguments, operands, axes, strict=True)
-            if axis is not None
+            id(v): (x, axis) for v, x, axis in zip(inputs, operands, axes, strict=True) if axis is not None
         }
         roots = [o._value for o in outputs]
         inner, _ = linearise(roots, lambda v: id(v) in mapped or v.serial < since or not v.trace)
@@ -61,8 +61,8 @@ def _again(value: Value, operands: Sequence[array]) -> Sequence[array]:
     return record_all(value.node.primitive, *[x._value for x in operands])
 
 
-def _without(shape: tuple[Extent, ...], axis: int) -> tuple[Extent, ...]:
-    return shape[:axis] + shape[axis + 1 :]
+def _without(x: array, axis: int) -> Aval:
+    return Aval(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
 
 
 def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
@@ -82,7 +82,7 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
     @wraps(fun)
     def wrapped(*args: Any) -> Any:
         leaves, structure = tree.flatten(args)
-        given = spread("in_axes", in_axes, structure)
+        given = _spread_inputs(in_axes, structure)
         operands: list[Any] = []
         axes: list[int | None] = []
         for leaf, axis in zip(leaves, given, strict=True):
@@ -115,6 +115,13 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
         return tree.unflatten(result[0], placed)
 
     return wrapped
+
+
+def _spread_inputs(in_axes: Any, structure: tree.Tree) -> list[int | None]:
+    """Axes of the arguments; those of a single argument may also be given without a tuple around them (MLX)."""
+    if isinstance(in_axes, dict) and len(structure.children) == 1:
+        in_axes = (in_axes,)
+    return spread("in_axes", in_axes, structure)
 
 
 def spread(name: str, prefix: Any, structure: tree.Tree) -> list[int | None]:
