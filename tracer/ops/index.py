@@ -16,9 +16,10 @@ from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.errors import AxisError, ShapeError
 from ingot.tracer.graph import Literal
 from ingot.tracer.ops.shape import as_array, as_axis, as_extent, broadcast_shapes, flatten, reshape
+from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.elementwise import Maximum, Minimum, Select, show_shape
 from ingot.tracer.primitives.index import DynamicSlice, DynamicUpdate, Gather, Scatter
-from ingot.tracer.primitives.shape import BroadcastTo, Iota, Slice, SliceUpdate, slice_length
+from ingot.tracer.primitives.shape import BroadcastTo, Iota, Reshape, Slice, SliceUpdate, slice_length
 
 Shape = tuple[Extent, ...]
 
@@ -47,6 +48,7 @@ class _Selection:
     kept: Shape  # after dropping
     picked: Shape  # after the arrays
     result: Shape
+    reads: tuple[Primitive, ...] | None = None  # what reads a selection without arrays, once it was asked for
 
     @property
     def is_whole(self) -> bool:
@@ -107,7 +109,40 @@ def _from_mask(mask: array) -> list[tuple[array, int]]:
     return [(array(i.astype(np.int32)), n) for i, n in zip(np.nonzero(view), view.shape, strict=True)]
 
 
-def _select(shape: Shape, index: Any) -> _Selection:
+_MEMO_BOUND = 1 << 12
+_selections: dict[tuple[Any, ...], _Selection] = {}
+
+
+def _key(index: Any) -> Any:
+    """A hashable form of an index of ints, slices of ints, `...` and None; False for any other."""
+    kind = type(index)
+    if kind is int or index is None or index is Ellipsis:
+        return index
+    if kind is builtins.slice:
+        bounds = (index.start, index.stop, index.step)
+        return (kind, *bounds) if all(b is None or type(b) is int for b in bounds) else False
+    if kind is tuple:
+        items = tuple([_key(item) for item in index])
+        return False if any(item is False for item in items) else items
+    return False
+
+
+def _select(x: array, index: Any) -> _Selection:
+    """The selection of an index; remembered where it depends on no data and on no symbolic extent."""
+    aval = x._value.aval
+    key = _key(index)
+    if key is False or aval.is_symbolic:
+        return _selection(aval.shape, index)
+    found = _selections.get((aval.shape, key))
+    if found is None:
+        found = _selection(aval.shape, index)
+        if len(_selections) >= _MEMO_BOUND:
+            _selections.clear()
+        _selections[aval.shape, key] = found
+    return found
+
+
+def _selection(shape: Shape, index: Any) -> _Selection:
     items = _items(index, len(shape))
     starts: list[Extent] = []
     stops: list[Extent] = []
@@ -194,6 +229,9 @@ def _slice_bounds(item: builtins.slice, n: Extent) -> tuple[Extent, Extent, int]
     if item.start is None and item.stop is None and stride == 1:
         return 0, n, 1
     low, high = (0, n) if stride > 0 else (-1, n - 1)
+    if stride > 0 and isinstance(n, Dim) and isinstance(item.start, int) and item.start > 0:
+        # not clipped to n: x[1:] and x[:-1] then both have max(n - 1, 0) elements
+        return item.start, _slice_bounds(builtins.slice(None, item.stop, stride), n)[1], stride
 
     def clipped(bound: Any, default: Extent) -> Extent:
         if bound is None:
@@ -228,26 +266,36 @@ def getitem(x: array, index: Any) -> array:
     Raises:
         IndexError: for an int out of bounds, or more indices than axes; of arrays of indices when evaluated.
     """
-    chosen = _select(x.shape, index)
-    return _insert(_pick(_window(x, chosen), chosen), chosen)
+    if type(index) is array and index.dtype.is_integer and x.ndim:
+        return record(Gather((0,), 0), x._value, index._value)
+    chosen = _select(x, index)
+    if chosen.arrays:
+        picked = record(
+            Gather(chosen.axes, chosen.position),
+            _window(x, chosen)._value,
+            *[a._value for a in chosen.arrays],
+        )
+        return picked if dims.same_shape(picked.shape, chosen.result) else reshape(picked, chosen.result)
+    if chosen.reads is None:
+        chosen.reads = _reads(chosen)
+    out = wrap(x._value)
+    for primitive in chosen.reads:
+        out = record(primitive, out._value)
+    return out
+
+
+def _reads(chosen: _Selection) -> tuple[Primitive, ...]:
+    """The primitives that read a selection without arrays."""
+    steps: list[Primitive] = [] if chosen.is_whole else [chosen.slice()]
+    if not dims.same_shape(chosen.sliced, chosen.result):
+        steps.append(Reshape(chosen.result))
+    return tuple(steps)
 
 
 def _window(x: array, chosen: _Selection) -> array:
     """The slice of `x`, without the axes that integers index."""
     out = wrap(x._value) if chosen.is_whole else record(chosen.slice(), x._value)
-    if not chosen.dropped:
-        return out
-    return reshape(out, chosen.kept if chosen.arrays else chosen.result)
-
-
-def _pick(x: array, chosen: _Selection) -> array:
-    if not chosen.arrays:
-        return x
-    return record(Gather(chosen.axes, chosen.position), x._value, *[a._value for a in chosen.arrays])
-
-
-def _insert(x: array, chosen: _Selection) -> array:
-    return x if dims.same_shape(x.shape, chosen.result) else reshape(x, chosen.result)
+    return reshape(out, chosen.kept) if chosen.dropped else out
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -260,7 +308,7 @@ def setitem(x: array, index: Any, update: Any) -> None:
         value = as_update(x, update)
         x._rebind(record(Select(), mask._value, value._value, x._value), "setitem")
         return
-    x._rebind(_replaced(x, _select(x.shape, index), as_update(x, update)), "setitem")
+    x._rebind(_replaced(x, _select(x, index), as_update(x, update)), "setitem")
 
 
 def _whole_mask(x: array, index: Any, update: Any) -> array | None:
@@ -339,10 +387,9 @@ class _AtIndex:
 
     def _combined(self, mode: str, update: Any, combine: Callable[[array, array], array]) -> array:
         x = self._array
-        chosen = _select(x.shape, self._index)
+        chosen = _select(x, self._index)
         value = reshape(_fitted(as_update(x, update), chosen.result), chosen.picked)
         part = _window(x, chosen)
-        part = reshape(part, chosen.kept)
         if chosen.arrays:
             operands = [a._value for a in (part, value, *chosen.arrays)]
             return _put_window(x, chosen, record(Scatter(mode, chosen.axes, chosen.position), *operands))

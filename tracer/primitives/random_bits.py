@@ -22,7 +22,10 @@ from ingot.tracer.facts import agree
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.shape import to_front
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_ROTATIONS = [
+    [(np.uint32(left), np.uint32(32 - left)) for left in block]
+    for block in ((13, 15, 26, 6), (17, 29, 16, 24))
+]
 _PARITY = np.uint32(0x1BD11BDA)
 _BY_WIDTH = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32}
 
@@ -32,14 +35,18 @@ def threefry(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two uint32 words per pair of uint32 counters; keys and counters broadcast."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
-    x, y = count[0] + keys[0], count[1] + keys[1]
+    x, y = np.broadcast_arrays(count[0] + keys[0], count[1] + keys[1])
+    x, y = x.copy(), y.copy()
+    upper = np.empty_like(y)
     for block in range(5):
-        for rotation in _ROTATIONS[block % 2]:
-            x = x + y
-            y = (y << np.uint32(rotation)) | (y >> np.uint32(32 - rotation))
-            y = y ^ x
-        x = x + keys[(block + 1) % 3]
-        y = y + keys[(block + 2) % 3] + np.uint32(block + 1)
+        for left, right in _ROTATIONS[block % 2]:
+            np.add(x, y, out=x)
+            np.left_shift(y, left, out=upper)
+            np.right_shift(y, right, out=y)
+            np.bitwise_or(y, upper, out=y)
+            np.bitwise_xor(y, x, out=y)
+        x += keys[(block + 1) % 3]
+        y += keys[(block + 2) % 3] + np.uint32(block + 1)
     return x, y
 
 

@@ -160,8 +160,8 @@ def slice_length(start: Extent, stop: Extent, stride: int) -> Extent:
 class Slice(Movement):
     """Elements `starts + i * strides` up to, not including, `stops`; one entry per axis.
 
-    0 <= starts <= extent and stops <= extent; a negative stride walks down from `starts`, and -1 is then the
-    stop that includes element 0. A stride is never 0.
+    0 <= starts and stops <= extent; nothing is selected where `starts` is not before `stops`. A negative stride
+    walks down from `starts`, and -1 is then the stop that includes element 0. A stride is never 0.
     """
 
     starts: tuple[Extent, ...]
@@ -192,10 +192,9 @@ class Slice(Movement):
         (x,), (ct,) = primals, cotangents
         assert ct is not None
         if all(stride == 1 for stride in self.strides):
-            high = tuple(
-                n - start - m for n, start, m in zip(x.shape, self.starts, results[0].shape, strict=True)
-            )
-            return [record(Pad(self.starts, high), ct._value, Literal(0, ct.dtype))]
+            low = tuple(dims.minimum(start, n) for n, start in zip(x.shape, self.starts, strict=True))
+            high = tuple(n - a - m for n, a, m in zip(x.shape, low, results[0].shape, strict=True))
+            return [record(Pad(low, high), ct._value, Literal(0, ct.dtype))]
         return [record(SliceUpdate(self.starts, self.strides), zeros(x.shape, ct.dtype)._value, ct._value)]
 
     def batched(self, x: Aval, size: Extent) -> Primitive:
