@@ -68,7 +68,7 @@ def _pairs(x: np.ndarray, updates: np.ndarray, i: np.ndarray, j: np.ndarray) -> 
 
 
 sample(ix.Scatter("add", (1, 2), 1),
-       [uniform(-1, 1, (2, 3, 4)), uniform(-1, 1, (2, 3)), np.array([0, 2, 0], I32), np.array([1, 3, 1], I32)],
+       [uniform(-1, 1, (2, 3, 4)), uniform(-1, 1, (2, 3)), np.array([0, 2, 0]), np.array([1, 3, 1])],
        _pairs, name="two")  # fmt: skip
 sample(ix.Scatter("mul", (0,), 0),
        [np.array([2.0, 3.0]), np.array([0.0, 4.0, 0.0, 5.0, 3.0]), np.array([0, 0, 1, 1, 1])],

@@ -362,6 +362,62 @@ def test_symbolic_extents():
             np.testing.assert_allclose(np.array(got), want, rtol=1e-6)
 
 
+def _rolled_in_place(x, u, i):
+    z = mx.zeros((4,), x.dtype)
+    z[1] = u.sum()
+    z[i] = u
+    z[::-2] += x[:2]
+    x = x.at[i].multiply(u)
+    x[z > 2] = -1
+    return x + z
+
+
+def test_writes_inside_transforms():
+    random = np.random.default_rng(1)
+    x, u = random.normal(size=(3, 4)).astype(np.float32), random.normal(size=(3, 2)).astype(np.float32)
+    i = np.array([[0, 3], [2, 2], [-1, 1]], np.int32)
+    operands = [mx.array(a) for a in (x, u, i)]
+    rows = [_rolled_in_place(*[a[k] * 1 for a in operands]) for k in range(3)]
+    want = np.array(mx.stack(rows))
+    np.testing.assert_allclose(np.array(mx.vmap(_rolled_in_place)(*operands)), want, rtol=1e-6)
+    for axes in ((0, None, None), (None, 0, None), (None, None, 0)):
+        given = [a if axis == 0 else a[1] * 1 for a, axis in zip(operands, axes, strict=True)]
+        loop = [
+            _rolled_in_place(*[a[k] * 1 if axis == 0 else a * 1 for a, axis in zip(given, axes, strict=True)])
+            for k in range(3)
+        ]
+        mapped = mx.vmap(_rolled_in_place, in_axes=axes)(*given)
+        np.testing.assert_allclose(np.array(mapped), np.array(mx.stack(loop)), rtol=1e-6)
+    assert np.array_equal(np.array(operands[0]), x), "the caller's arrays keep their values"
+    compiled = mx.compile(mx.vmap(_rolled_in_place))(*operands)
+    np.testing.assert_allclose(np.array(compiled), want, rtol=1e-6)
+
+    def loss(x, u):
+        return (mx.vmap(_rolled_in_place)(x, u, mx.array(i)) ** 2).sum()
+
+    xs, us = (mx.array(a, mx.float64) for a in (x, u))
+    dx, du = mx.grad(loss, argnums=(0, 1))(xs, us)
+    tx, tu = (random.normal(size=a.shape) for a in (x, u))
+    h = 1e-6
+    up, down = (loss(xs + s * f64(tx), us + s * f64(tu)).item() for s in (h, -h))
+    np.testing.assert_allclose(
+        np.sum(np.array(dx) * tx) + np.sum(np.array(du) * tu), (up - down) / (2 * h), rtol=1e-4
+    )
+
+
+def test_a_captured_array_is_not_updated_while_tracing():
+    outer = mx.zeros((3,))
+
+    def f(x):
+        outer[:1] = x
+        return outer * 1
+
+    for traced in (mx.compile(f), mx.vmap(f)):
+        with pytest.raises(ValueError, match=r"\[setitem\].*test_indexing.py:\d+"):
+            traced(mx.array([1.0]))
+    assert outer.tolist() == [0, 0, 0]
+
+
 @pytest.mark.peers
 def test_against_mlx():
     mlx = pytest.importorskip("mlx.core")

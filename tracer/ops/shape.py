@@ -40,10 +40,10 @@ def as_array(x: Any) -> array:
 
 def as_extent(name: str, n: Any) -> Extent:
     """An extent given by the user: an int, something with `__index__`, or a symbolic extent."""
-    if isinstance(n, int | Dim):
+    if type(n) is int or isinstance(n, Dim):
         return n
     try:
-        return operator.index(n)
+        return int(operator.index(n))
     except TypeError:
         raise TypeError(f"[{name}] extents must be integers, got {type(n).__name__}.") from None
 
