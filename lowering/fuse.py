@@ -26,8 +26,8 @@ CHEAP = 2
 """Instructions up to which a value is computed again in each group that uses it, rather than stored."""
 REPEATED = 4
 """The same for a value that is broadcast, so that one group would compute it again in every row."""
-GROUP_NODES = 400
-"""Most nodes inlined into one group."""
+GROUP_NODES = 4000
+"""Largest group, in nodes that it computes."""
 
 _VIEWS = (BroadcastTo, Reshape, Transpose, Slice, Reverse)
 
@@ -234,10 +234,10 @@ class _Fuser:
 
     def works(self, group: Group) -> bool:
         try:
-            plan_of(self.graph, group, self.all_stored, self.all_stored)
+            plan = plan_of(self.graph, group, self.all_stored, self.all_stored)
         except Unfusable:
             return False
-        return True
+        return len(plan.points()) <= GROUP_NODES
 
     def joined(self, first: Group, second: Group) -> Group | None:
         """One group of both, where their kinds and spaces allow it."""

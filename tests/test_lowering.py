@@ -1,9 +1,9 @@
-"""Lowered programs against the NumPy reference: random graphs, hand-picked nests, one kernel for all sizes."""
+"""Lowered programs against the NumPy reference: random graphs, chosen nests, one kernel for all sizes."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingot.lowering import loop_verify
+from ingot.lowering.llvm.target import current
 from ingot.lowering.loop_text import parse_kernel
+from ingot.lowering.pipeline import lower
 from ingot.runtime.executable import Executable, executable
 from ingot.runtime.interpreter import InterpretedGraph
 from ingot.tracer import dims, dtypes
@@ -136,7 +138,9 @@ def _select(m: Maker, x: int, a: Aval) -> None:
 
 def _reduce(m: Maker, x: int, a: Aval) -> None:
     axes = tuple(i for i in range(a.ndim) if m.draw(st.booleans()))
-    m.b.add(m.draw(st.sampled_from([rd.ReduceSum, rd.ReduceMax, rd.ReduceMin]))(axes, m.draw(st.booleans())), [x])
+    m.b.add(
+        m.draw(st.sampled_from([rd.ReduceSum, rd.ReduceMax, rd.ReduceMin]))(axes, m.draw(st.booleans())), [x]
+    )
 
 
 def _softmax(m: Maker, x: int, a: Aval) -> None:
@@ -295,3 +299,197 @@ def test_random_graphs(graph: Graph, size: int) -> None:
         except IndexError:
             return  # an index that data makes wrong; both tiers say so
     assert_same(got, want, 1e-4)
+
+
+# -- chosen nests --------------------------------------------------------------------------------------------
+
+SIZES = [{"B": n} for n in (0, 1, 2, 17, 256, 1000)]
+
+
+def built(
+    shapes: Sequence[Sequence[dims.Extent]], dtype: dtypes.Dtype, make: Callable[[GraphBuilder], int]
+) -> Graph:
+    """A graph of one output."""
+    b = GraphBuilder("chosen", [Aval(tuple(s), dtype) for s in shapes])
+    return b.finish([make(b)])
+
+
+def test_one_kernel_serves_all_sizes() -> None:
+    b = GraphBuilder("mlp", [Aval((B, 64), F32), Aval((32, 64), F32), Aval((32,), F32)])
+    (w,) = b.add(sh.Transpose((1, 0)), [1])
+    (h,) = b.add(ct.DotGeneral(((1,), (0,)), ((), ())), [0, w])
+    (h,) = b.add(ew.Add(), [h, 2])
+    (h,) = b.add(ew.Maximum(), [h, Literal(0.0, F32)])
+    (top,) = b.add(rd.ReduceMax((1,), True), [h])
+    (h,) = b.add(ew.Sub(), [h, top])
+    (e,) = b.add(ew.Exp(), [h])
+    (total,) = b.add(rd.ReduceSum((1,), True), [e])
+    (p,) = b.add(ew.Div(), [e, total])
+    (best,) = b.add(rd.Argmax(1, False), [p])
+    made = check(b.finish([p, best]), *SIZES)
+    assert [step.host for step in made.program.steps] == [None, None]
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("dtype", [F32, I32, F64, U8, dtypes.float16])
+def test_sums_over_any_axes(axes: tuple[int, ...], dtype: dtypes.Dtype) -> None:
+    graph = built([(B, 5, 33)], dtype, lambda b: b.add(rd.ReduceSum(axes, False), [0])[0])
+    check(graph, *SIZES[:4], tolerance=2e-3 if dtype is dtypes.float16 else 2e-6)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("cls", [rd.ReduceMax, rd.ReduceMin, rd.ReduceProd])
+def test_extrema_propagate_nan(cls: type, axes: tuple[int, ...]) -> None:
+    graph = built([(B, 40)], F32, lambda b: b.add(cls(axes, True), [0])[0])
+    made = executable(graph)
+    rng = np.random.default_rng(3)
+    for size in (1, 2, 70):
+        x = rng.uniform(0.5, 1.5, size=(size, 40)).astype(np.float32)
+        x[0, 17] = np.nan
+        value = leaf(x)
+        (got,), (want,) = made([value]), InterpretedGraph(graph)([value])
+        np.testing.assert_allclose(got.view, want.view, rtol=1e-5)
+
+
+def test_long_sums_are_better_than_naive() -> None:
+    n = 1 << 20
+    x = np.full(n, 0.1, np.float32)
+    exact = float(x[0]) * n
+    for shape, axes in (((n,), (0,)), ((n, 1), (0,)), ((n // 4, 4), (0, 1)), ((4, n // 4), (0, 1))):
+        graph = built([shape], F32, lambda b, axes=axes: b.add(rd.ReduceSum(axes, False), [0])[0])
+        (got,) = executable(graph)([leaf(x.reshape(shape))])
+        assert abs(float(got.view.sum(dtype=np.float64)) - exact) < 1e-5 * exact
+    graph = built([(n, 2)], F32, lambda b: b.add(rd.ReduceSum((0,), False), [0])[0])
+    (got,) = executable(graph)([leaf(np.full((n, 2), 0.1, np.float32))])
+    assert np.all(np.abs(got.view - exact) < 1e-5 * exact)  # naive summation: 7e-3
+    graph = built([(1, n), (n, 1)], F32, lambda b: b.add(ct.DotGeneral(((1,), (0,)), ((), ())), [0, 1])[0])
+    (got,) = executable(graph)([leaf(x.reshape(1, n)), leaf(np.ones((n, 1), np.float32))])
+    assert abs(got.view.item() - exact) < 1e-5 * exact
+
+
+def test_arg_reductions_take_the_first_and_nan() -> None:
+    rows = np.zeros((6, 37), np.float32)
+    rows[1, [5, 30]] = 1
+    rows[2, [36]] = np.inf
+    rows[3, [20, 21]] = np.nan
+    rows[4] = -np.inf
+    rows[5, [3, 19]] = -1
+    for x in (rows, np.ascontiguousarray(rows.T)):
+        for axis in (0, 1):
+            for cls in (rd.Argmax, rd.Argmin):
+                graph = built([x.shape], F32, lambda b, c=cls, a=axis: b.add(c(a, False), [0])[0])
+                (got,), (want,) = executable(graph)([leaf(x)]), InterpretedGraph(graph)([leaf(x)])
+                np.testing.assert_array_equal(got.view, want.view)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64, I32, dtypes.float16, dtypes.bfloat16, U8])
+@pytest.mark.parametrize(
+    "left, right, contract, batch",
+    [
+        ((B, 19), (19, 35), ((1,), (0,)), ((), ())),
+        ((B, 19), (35, 19), ((1,), (1,)), ((), ())),
+        ((19, B), (19, 35), ((0,), (0,)), ((), ())),
+        ((19, B), (35, 19), ((0,), (1,)), ((), ())),
+        ((B, 3, 8), (B, 8, 5), ((2,), (1,)), ((0,), (0,))),
+        ((B, 4, 8), (8, 4, 6), ((1, 2), (1, 0)), ((), ())),
+        ((B, 4, 8), (4, 8), ((1, 2), (0, 1)), ((), ())),
+        ((B, 7), (7,), ((1,), (0,)), ((), ())),
+        ((3, B), (3,), ((0,), (0,)), ((), ())),
+        ((B,), (5,), ((), ()), ((), ())),
+    ],
+)
+def test_contractions(left, right, contract, batch, dtype) -> None:
+    graph = built([left, right], dtype, lambda b: b.add(ct.DotGeneral(contract, batch), [0, 1])[0])
+    narrow = dtype.size == 2
+    check(graph, *SIZES[:4], {"B": 100}, tolerance=1e-2 if narrow else 1e-5)
+
+
+def test_rows_of_a_contraction_do_not_depend_on_the_batch() -> None:
+    graph = built([(B, 50), (50, 40)], F32, lambda b: b.add(ct.DotGeneral(((1,), (0,)), ((), ())), [0, 1])[0])
+    made = executable(graph)
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(100, 50)).astype(np.float32), rng.normal(size=(50, 40)).astype(np.float32)
+    (whole,) = made([leaf(x), leaf(w)])
+    for n in (1, 7, 48, 99):
+        (part,) = made([leaf(x[:n]), leaf(w)])
+        assert part.view.tobytes() == whole.view[:n].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [d for d in dtypes.ALL if d is not dtypes.complex64])
+def test_conversions_between_all_dtypes(dtype: dtypes.Dtype) -> None:
+    for target in dtypes.ALL:
+        if target is not dtypes.complex64:
+            graph = built([(B, 21)], dtype, lambda b, t=target: b.add(ew.ConvertElementType(t), [0])[0])
+            check(graph, {"B": 3}, tolerance=0)
+
+
+def test_a_long_chain_is_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = GraphBuilder("chain", [Aval((B, 3), F32)])
+    x = 0
+    for i in range(2000):
+        (x,) = b.add(ew.Mul() if i % 2 else ew.Add(), [x, Literal(0.5 if i % 2 else 0.25, F32)])
+    graph = b.finish([x])
+    assert len(check(graph, {"B": 5}, tolerance=0).program.kernels) == 1
+    monkeypatch.setattr("ingot.lowering.fuse.GROUP_NODES", 500)
+    assert 4 <= len(lower(graph, current()).kernels) <= 8
+
+
+def test_arithmetic_is_bitwise_that_of_numpy() -> None:
+    b = GraphBuilder("bits", [Aval((B,), F32), Aval((B,), F32), Aval((B,), F32)])
+    (p,) = b.add(ew.Mul(), [0, 1])
+    (s,) = b.add(ew.Add(), [p, 2])  # one rounding each: never fused
+    (q,) = b.add(ew.Div(), [s, 1])
+    (r,) = b.add(ew.Sqrt(), [q])
+    made, got, want = run_both(b.finish([s, q, r]), {"B": 5000})
+    for x, y in zip(got, want, strict=True):
+        assert np.array_equal(x, y, equal_nan=True)
+    assert len(made.program.kernels) == 1
+
+
+def test_reads_are_views() -> None:
+    """Transposed, reversed, strided and broadcast operands need no copies."""
+    b = GraphBuilder("views", [Aval((6, 8), I32), Aval((4,), I32)])
+    (a,) = b.add(sh.Slice((5, 0), (-1, 8), (-2, 2)), [0])
+    (t,) = b.add(sh.Transpose((1, 0)), [a])
+    (r,) = b.add(sh.Reverse((1,)), [t])
+    (w,) = b.add(sh.Reshape((4, 1)), [1])
+    (y,) = b.add(ew.Add(), [r, w])
+    made = check(b.finish([y]))
+    assert len(made.program.kernels) == 1 and not made.program.slots
+
+
+@pytest.mark.parametrize("index", [-4, 3, 100, -(2**31)])
+def test_indices_of_the_data_are_checked(index: int) -> None:
+    def gather(b: GraphBuilder) -> int:
+        return b.add(ix.Gather((0,), 0), [0, 1])[0]
+
+    x, good = np.arange(30, dtype=np.int32).reshape(3, 10), np.array([-3, 2, 0], np.int32)
+    for make, shape in (
+        (gather, (3, 10)),
+        (lambda b: b.add(ix.Scatter("add", (0,), 0), [0, 0, 1])[0], (3, 10)),
+    ):
+        b = GraphBuilder("take", [Aval(shape, I32), Aval((3,), I32)])
+        made = executable(b.finish([make(b)]))
+        made([leaf(x), leaf(good)])
+        bad = good.copy()
+        bad[1] = index
+        with pytest.raises(IndexError, match="out of bounds for an axis of size 3"):
+            made([leaf(x), leaf(bad)])
+        made([leaf(x), leaf(good)])
+    # lane by lane
+    flat = GraphBuilder("flat", [Aval((3,), I32), Aval((100,), I32)])
+    (y,) = flat.add(ix.Gather((0,), 0), [0, 1])
+    made = executable(flat.finish([y]))
+    many = np.zeros(100, np.int32)
+    many[77] = index
+    with pytest.raises(IndexError):
+        made([leaf(x[0, :3].copy()), leaf(many)])
+
+
+def test_divided_reshapes() -> None:
+    b = GraphBuilder("split", [Aval((B, 2, 3, 5), I32)])
+    (x,) = b.add(ew.Add(), [0, Literal(1, I32)])
+    (t,) = b.add(sh.Transpose((2, 0, 1, 3)), [x])
+    (y,) = b.add(sh.Reshape((3 * B * 2, 5)), [t])
+    (z,) = b.add(sh.Reshape((3, B, 10)), [y])
+    check(b.finish([y, z]), *SIZES[:4])

@@ -97,6 +97,7 @@ class _Planner:
         self.order: dict[int, int] = {}
         self.current = 0
         self.helds: dict[int, Point] = {}
+        self.pullers: dict[int, Puller] = {}
 
     def plan(self) -> Plan:
         group = self.group
@@ -139,7 +140,10 @@ class _Planner:
 
     def place_root(self, root: int, stage: Stage) -> None:
         aval = self.graph.avals[root]
-        puller = Puller(self.graph, self.points, self.reads_buffer, self.held)
+        puller = self.pullers.get(self.current)
+        if puller is None:
+            puller = Puller(self.graph, self.points, self.reads_buffer, self.held)
+            self.pullers[self.current] = puller
         if self.is_reduction(root):
             node = producers(self.graph)[root]
             (operand,) = node.operands
@@ -457,30 +461,45 @@ class Writer:
         if not sums or (isinstance(extent, int) and extent <= 2 * size):
             return self.innermost(stage, axis, ir.index(0), self.body.extent(extent), state)
         n = self.body.extent(extent)
-        with self.carrying("block", ir.index(0), n, state, size) as (scope, current):
+        lost = [self._lost(stage, part) for part in state]
+        both = [[*part, *more] for part, more in zip(state, lost, strict=True)]
+        with self.carrying("block", ir.index(0), n, both, size) as (scope, current):
             length = self.b.let(ir.minimum(n - scope.index, size), "length")
             fresh = [self._fresh(stage, part) for part in current]
             found = self.innermost(stage, axis, scope.index, length, fresh)
             joined = [self._joined(stage, old, new) for old, new in zip(current, found, strict=True)]
             scope.next(*_flat(joined))
-        return _like(scope.results, state)
+        return [part[: len(state[0])] for part in _like(scope.results, both)]
+
+    def _lost(self, stage: Stage, part: Sequence[Expr]) -> list[Expr]:
+        """A zero for every sum: what rounding took from its total so far."""
+        return [ir.const(0.0, v.type) for v, is_sum in zip(part, self._is_sum(stage), strict=True) if is_sum]
+
+    def _is_sum(self, stage: Stage) -> list[bool]:
+        return [r.accumulator.blocked for r in stage.reductions for _ in r.accumulator.initial]
 
     def _fresh(self, stage: Stage, part: Sequence[Expr]) -> list[Expr]:
-        out: list[Expr] = []
-        for r in stage.reductions:
-            n = len(r.accumulator.initial)
-            mine = part[len(out) : len(out) + n]
-            lanes = part[len(out)].type.lanes
-            out += [ir.broadcast(c, lanes) for c in r.accumulator.initial] if r.accumulator.blocked else mine
-        return out
+        """Sums start again in every block; the other values go on."""
+        values = zip(part, self._is_sum(stage), strict=False)
+        return [ir.const(0.0, v.type) if is_sum else v for v, is_sum in values]
 
     def _joined(self, stage: Stage, old: Sequence[Expr], new: Sequence[Expr]) -> list[Expr]:
-        out: list[Expr] = []
-        for r in stage.reductions:
-            at, n = len(out), len(r.accumulator.initial)
-            a, b = old[at : at + n], new[at : at + n]
-            out += r.accumulator.join(a, b) if r.accumulator.blocked else b
-        return out
+        """Totals after a block, by compensated summation (Kahan, "Further remarks on reducing truncation
+        errors", 1965), and what each addition lost; infinite totals lose nothing."""
+        kept: list[Expr] = []
+        lost: list[Expr] = []
+        below = iter(old[len(new) :])
+        for total, part, is_sum in zip(old, new, self._is_sum(stage), strict=False):
+            if not is_sum:
+                kept.append(part)
+                continue
+            part = self.b.let(part - next(below), "part")
+            grown = self.b.let(total + part, "sum")
+            error = self.b.let((grown - total) - part, "lost")
+            finite = ir.Unary("abs", error) < float("inf")
+            kept.append(grown)
+            lost.append(ir.select(finite, error, 0.0))
+        return [*kept, *lost]
 
     def innermost(
         self, stage: Stage, axis: int, lo: Expr, length: Expr, state: list[list[Expr]]
