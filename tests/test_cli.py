@@ -133,6 +133,24 @@ def test_run_on_a_file(run, run_json, file, tmp_path):
     assert "float32[8,5]" in run("run", file)[1]
 
 
+def test_run_refuses_wrong_inputs(run, file, tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez(tmp_path / "short.npz", x=np.zeros((1, 600), np.float32))
+    assert "is not an .npz file" in run("run", file, "--input", tmp_path / "one.npy")[2]
+    assert "is not an .npz file" in run("run", file, "--input", file)[2]
+    assert "holds x; expected x, bias" in run("run", file, "--input", tmp_path / "short.npz")[2]
+
+
+def test_inspect_shows_keywords_and_every_trace(run, tmp_path):
+    path = str(tmp_path / "two.ingot")
+    with mx.exporter(path, lambda x, *, scale=None: x if scale is None else x * scale) as export:
+        export(mx.zeros((2,)))
+        export(mx.zeros((2,)), scale=mx.zeros((3, 1)))
+    text = run("inspect", path)[1]
+    assert "(x: f32[2]) -> (f32[2])" in text and "(x: f32[2], *, scale: f32[3,1]) -> (f32[3,2])" in text
+    assert run("run", path, "--trace", 1)[0] == run("verify", path)[0] == 0
+
+
 def test_run_on_a_function(run_json, module):
     status, data = run_json("run", f"{module}:gelu", "--args", "f32[3] f32[]", "--seed", 5)
     again = run_json("run", f"{module}:gelu", "--args", "f32[3] f32[]", "--seed", 5)[1]

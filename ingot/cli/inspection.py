@@ -43,10 +43,11 @@ def _dim(dim: dict[str, Any]) -> str:
 
 
 def _trace(name: str, trace: dict[str, Any]) -> list[str]:
-    keywords = set(trace["keywords"])
-    inputs = ", ".join(
-        f"{item['name']}{'=' if item['name'] in keywords else ': '}{item['type']}" for item in trace["inputs"]
-    )
+    shown = [f"{item['name']}: {item['type']}" for item in trace["inputs"]]
+    first = next((i for i, item in enumerate(trace["inputs"]) if item["name"] in trace["keywords"]), None)
+    if first is not None:
+        shown.insert(first, "*")
+    inputs = ", ".join(shown)
     lines = [f"{name or 'function'}({inputs}) -> ({', '.join(trace['outputs'])})"]
     if trace["any_rank"]:
         lines.append("  for shapes of any rank")

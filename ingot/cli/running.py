@@ -56,7 +56,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def read_inputs(path: str, names: tuple[str, ...]) -> list[np.ndarray]:
     """One array for each name, from an .npz file that has these names, or as many arrays in order."""
-    with np.load(path, allow_pickle=False) as archive:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except ValueError:
+        loaded = None
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} is not an .npz file")
+    with loaded as archive:
         if set(archive.files) == set(names):
             return [archive[name] for name in names]
         if len(archive.files) == len(names):

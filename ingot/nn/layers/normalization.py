@@ -180,11 +180,9 @@ class BatchNorm(Module):
         y = (x - mean) * mx.rsqrt(variance + self.eps)
         return self["weight"] * y + self["bias"] if "weight" in self else y
 
-    def _follow(self, mean: mx.array, variance: mx.array, count: int) -> None:
-        """Move the running statistics; the variance is the unbiased estimate from `count` values a channel.
-        """
+    def _follow(self, mean: mx.array, variance: mx.array, count: int | mx.Dim) -> None:
+        """Move the running statistics; the variance is the unbiased one, of `count` values a channel."""
         keep, take = 1 - self.momentum, self.momentum
-        if count > 1:
-            variance = variance * (count / (count - 1))
+        variance = variance * (count / mx.maximum(count - 1, 1))
         self.running_mean = keep * self.running_mean + take * mean
         self.running_var = keep * self.running_var + take * variance
