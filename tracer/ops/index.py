@@ -6,7 +6,7 @@ import builtins
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,10 +37,9 @@ class _Selection:
     """
 
     shape: Shape
-    starts: list[Extent]
-    stops: list[Extent]
-    strides: list[int]
-    dropped: set[int]
+    starts: tuple[Extent, ...]
+    stops: tuple[Extent, ...]
+    strides: tuple[int, ...]
     arrays: list[array]
     axes: tuple[int, ...]
     position: int
@@ -59,7 +58,7 @@ class _Selection:
         )
 
     def slice(self) -> Slice:
-        return Slice(tuple(self.starts), tuple(self.stops), tuple(self.strides))
+        return Slice(self.starts, self.stops, self.strides)
 
 
 def _items(index: Any, ndim: int) -> list[Any]:
@@ -142,69 +141,82 @@ def _select(x: array, index: Any) -> _Selection:
     return found
 
 
-def _selection(shape: Shape, index: Any) -> _Selection:
-    items = _items(index, len(shape))
-    starts: list[Extent] = []
-    stops: list[Extent] = []
-    strides: list[int] = []
-    dropped: set[int] = set()
-    arrays: list[array] = []
-    axes: list[int] = []  # of `kept`
-    kept: list[Extent] = []
-    basic: list[Extent | None] = []  # axes of the result that no array makes; None: inserted
-    advanced: list[int] = []  # positions in `items` of what NumPy calls advanced indices
-    first_advanced = 0
-    has_arrays = any(isinstance(item, array | tuple) for item in items)
-    sliced: list[Extent] = []
-    for place, item in enumerate(items):
-        if item is None:
-            basic.append(None)
+class _Part(NamedTuple):
+    """What one item of an index selects: of an axis, `start:stop:stride`, `length` elements; else nothing."""
+
+    item: Any  # None, Ellipsis, a slice, an integer array, or an int or symbolic extent
+    start: Extent = 0
+    stop: Extent = 0
+    stride: int = 1
+    length: Extent = 1
+
+    @property
+    def of_axis(self) -> bool:
+        return self.item is not None and self.item is not Ellipsis
+
+    @property
+    def is_slice(self) -> bool:
+        return isinstance(self.item, builtins.slice)
+
+    @property
+    def is_array(self) -> bool:
+        return isinstance(self.item, array)
+
+
+def _parts(shape: Shape, index: Any) -> list[_Part]:
+    parts = []
+    axis = 0
+    for item in _items(index, len(shape)):
+        if item is None or item is Ellipsis:
+            parts.append(_Part(item))
             continue
-        if item is Ellipsis:
-            continue
-        axis = len(starts)
         n = shape[axis]
         if isinstance(item, tuple):
             item, extent = item
             if not dims.same(extent, n) and extent != n:
                 raise _misfit((extent,), (n,))
         start, stop, stride = _bounds(item, n, axis, shape)
-        starts.append(start)
-        stops.append(stop)
-        strides.append(stride)
-        if isinstance(item, builtins.slice):
-            length = (
-                n
-                if stride == 1 and dims.same(start, 0) and dims.same(stop, n)
-                else slice_length(start, stop, stride)
-            )
-            sliced.append(length)
-            kept.append(length)
-            basic.append(length)
-            continue
-        if has_arrays:
-            if not advanced:
-                first_advanced = len(basic)
-            advanced.append(place)
-        if isinstance(item, array):
-            sliced.append(n)
-            axes.append(len(kept))
-            kept.append(n)
-            arrays.append(item)
-        else:
-            sliced.append(1)
-            dropped.add(axis)
-    together = not advanced or advanced[-1] - advanced[0] == len(advanced) - 1
-    before = first_advanced if together else 0
-    picked_shape = broadcast_shapes(*[a.shape for a in arrays]) if arrays else ()
-    position = sum(n is not None for n in basic[:before])
-    rest = [n for n in basic if n is not None]
-    shown: list[Extent] = [1 if n is None else n for n in basic]
+        whole = stride == 1 and dims.same(start, 0) and dims.same(stop, n)
+        parts.append(_Part(item, start, stop, stride, n if whole else slice_length(start, stop, stride)))
+        axis += 1
+    return parts
+
+
+def _selection(shape: Shape, index: Any) -> _Selection:
+    parts = _parts(shape, index)
+    sliced = [p for p in parts if p.of_axis]
+    kept = [p for p in sliced if p.is_slice or p.is_array]
+    arrays = [p.item for p in kept if p.is_array]
+    picked = broadcast_shapes(*[a.shape for a in arrays]) if arrays else ()
+    before = _before_arrays(parts) if arrays else []
+    after = [p for p in parts if p.item is None or p.is_slice][len(before) :]
+    rest = [[p.length for p in side if p.is_slice] for side in (before, after)]
+    shown = [[p.length for p in side] for side in (before, after)]
     return _Selection(
-        shape, starts, stops, strides, dropped, arrays, tuple(axes), position, tuple(sliced), tuple(kept),
-        (*rest[:position], *picked_shape, *rest[position:]),
-        (*shown[:before], *picked_shape, *shown[before:]),
-    )  # fmt: skip
+        shape,
+        starts=tuple(p.start for p in sliced),
+        stops=tuple(p.stop for p in sliced),
+        strides=tuple(p.stride for p in sliced),
+        arrays=arrays,
+        axes=tuple(i for i, p in enumerate(kept) if p.is_array),
+        position=len(rest[0]),
+        sliced=tuple(p.length for p in sliced),
+        kept=tuple(p.length for p in kept),
+        picked=(*rest[0], *picked, *rest[1]),
+        result=(*shown[0], *picked, *shown[1]),
+    )
+
+
+def _before_arrays(parts: list[_Part]) -> list[_Part]:
+    """Slices and new axes whose axes precede those of the index arrays in the result.
+
+    The axes of the arrays take the place of the arrays when those are adjacent (ints count as arrays); they come
+    first when a slice, a new axis or an ellipsis stands between them.
+    """
+    places = [i for i, p in enumerate(parts) if p.of_axis and not p.is_slice]
+    if places[-1] - places[0] != len(places) - 1:
+        return []
+    return [p for p in parts[: places[0]] if p.item is None or p.is_slice]
 
 
 def _bounds(item: Any, n: Extent, axis: int, shape: Shape) -> tuple[Extent, Extent, int]:
@@ -295,7 +307,7 @@ def _reads(chosen: _Selection) -> tuple[Primitive, ...]:
 def _window(x: array, chosen: _Selection) -> array:
     """The slice of `x`, without the axes that integers index."""
     out = wrap(x._value) if chosen.is_whole else record(chosen.slice(), x._value)
-    return reshape(out, chosen.kept) if chosen.dropped else out
+    return out if len(chosen.kept) == len(chosen.sliced) else reshape(out, chosen.kept)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -362,7 +374,7 @@ def _put_window(x: array, chosen: _Selection, update: array) -> array:
     update = reshape(update, chosen.sliced)
     if chosen.is_whole:
         return update
-    return record(SliceUpdate(tuple(chosen.starts), tuple(chosen.strides)), x._value, update._value)
+    return record(SliceUpdate(chosen.starts, chosen.strides), x._value, update._value)
 
 
 class _At:
