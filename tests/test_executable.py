@@ -1,0 +1,337 @@
+"""Executables: calls, errors, threads, caches, and what the profile says about them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingot.lowering.llvm.codegen import compile_kernels, compile_module
+from ingot.lowering.llvm.target import TARGETS, current
+from ingot.lowering.loop_text import parse_kernel
+from ingot.lowering.pipeline import lower
+from ingot.lowering.program import Program
+from ingot.runtime import cache, profile
+from ingot.runtime.executable import Executable, executable
+from ingot.runtime.interpreter import InterpretedGraph
+from ingot.tracer import dtypes
+from ingot.tracer.array import Value, leaf
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Dim, Guard
+from ingot.tracer.errors import FormatError, GuardError, ShapeError
+from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal
+from ingot.tracer.primitives import elementwise as ew
+from ingot.tracer.primitives import index as ix
+from ingot.tracer.primitives import reduce as rd
+from ingot.tracer.primitives import shape as sh
+
+F32, I32 = dtypes.float32, dtypes.int32
+B = Dim("B", min=0, max=64)
+
+
+def scaled() -> Graph:
+    """`x * 2 + 1` over f32[B,3], and its row sums."""
+    b = GraphBuilder("scaled", [Aval((B, 3), F32)], ["x"])
+    (y,) = b.add(ew.Mul(), [0, Literal(2.0, F32)])
+    (y,) = b.add(ew.Add(), [y, Literal(1.0, F32)])
+    (s,) = b.add(rd.ReduceSum((1,), False), [y])
+    return b.finish([y, s])
+
+
+def with_host_call() -> Graph:
+    """exp of a complex number, which has no lowering, between native steps."""
+    b = GraphBuilder("mixed", [Aval((B,), F32)])
+    (x,) = b.add(ew.Mul(), [0, Literal(0.5, F32)])
+    (c,) = b.add(ew.ConvertElementType(dtypes.complex64), [x])
+    (e,) = b.add(ew.Exp(), [c])
+    (r,) = b.add(ew.ConvertElementType(F32), [e])
+    (y,) = b.add(ew.Add(), [r, Literal(1.0, F32)])
+    return b.finish([y])
+
+
+def values(*arrays: np.ndarray) -> list[Value]:
+    return [leaf(np.asarray(a)) for a in arrays]
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+# -- calls ---------------------------------------------------------------------------------------------------
+
+
+def test_operands_may_lie_anyhow() -> None:
+    made = executable(scaled())
+    x = numbers(8, 6)
+    for view in (
+        x[:, ::2],
+        x[::-1, 3:],
+        np.asfortranarray(x[:, :3]),
+        np.broadcast_to(x[0, :3], (8, 3)),
+        x[:0, :3],
+    ):
+        got = made(values(view))
+        np.testing.assert_allclose(got[0].view, view * 2 + 1, rtol=1e-6)
+    frozen = x[:, :3].copy()
+    frozen.flags.writeable = False
+    made(values(frozen))
+
+
+def test_foreign_memory_needs_no_alignment() -> None:
+    raw = np.zeros(4 * 60 + 64, np.uint8)
+    made = executable(scaled())
+    for offset in (4, 12, 20, 1, 3):
+        view = raw[offset : offset + 4 * 60].view(np.float32).reshape(20, 3)
+        view[...] = numbers(20, 3)
+        np.testing.assert_array_equal(made(values(view))[0].view, view * 2 + 1)
+
+
+def test_results_are_the_callers_own() -> None:
+    b = GraphBuilder("same", [Aval((4,), F32)])
+    (y,) = b.add(ew.Neg(), [0])
+    c = GraphBuilder("const", [])
+    k = c.constant(Constant(np.arange(3, dtype=np.float32), Aval((3,), F32)))
+    x = numbers(4)
+    results = executable(b.finish([0, y, y, 0, Literal(7, I32)]))(values(x))
+    memory = {v.view.__array_interface__["data"][0] for v in results} | {x.__array_interface__["data"][0]}
+    assert len(memory) == 6
+    for v, want in zip(results, [x, -x, -x, x, np.int32(7)], strict=True):
+        np.testing.assert_array_equal(v.view, want)
+        assert v.view.flags.writeable and v.view.flags.c_contiguous
+    (r,) = executable(c.finish([k]))([])
+    np.testing.assert_array_equal(r.view, [0, 1, 2])
+
+
+def test_same_bits_every_time() -> None:
+    made = executable(scaled())
+    x = values(numbers(50, 3))
+    first = [v.view.tobytes() for v in made(x)]
+    assert all([v.view.tobytes() for v in made(x)] == first for _ in range(5))
+
+
+def test_threads_share_an_executable() -> None:
+    for graph in (scaled(), with_host_call()):
+        made, reference = executable(graph), InterpretedGraph(graph)
+        failures: list[object] = []
+
+        def work(seed: int, graph=graph, made=made, reference=reference, failures=failures) -> None:
+            try:
+                for n in range(1, 40):
+                    shape = (n,) if graph.inputs[0].ndim == 1 else (n, 3)
+                    x = values(numbers(*shape) + seed)
+                    for got, want in zip(made(x), reference(x), strict=True):
+                        np.testing.assert_allclose(got.view, want.view, rtol=1e-5, atol=1e-5)
+            except BaseException as error:  # noqa: BLE001  (reported by the main thread)
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures, failures[0]
+
+
+# -- host calls ----------------------------------------------------------------------------------------------
+
+
+def test_host_calls_are_listed_and_right() -> None:
+    made = executable(with_host_call())
+    x = numbers(5)
+    np.testing.assert_allclose(made(values(x))[0].view, np.exp(x * 0.5) + 1, rtol=1e-6)
+    table = profile.steps(made.program)
+    assert [(s.name, s.native) for s in table if not s.native] == [
+        ("convert_element_type", False),
+        ("exp", False),
+        ("convert_element_type", False),
+    ]
+    assert [s.native for s in table] == [True, False, False, False, True]
+
+
+def test_exceptions_of_host_calls_propagate() -> None:
+    b = GraphBuilder("scatter", [Aval((4,), dtypes.float16), Aval((2,), dtypes.float16), Aval((2,), I32)])
+    (y,) = b.add(ix.Scatter("add", (0,), 0), [0, 1, 2])
+    made = executable(b.finish([y]))
+    assert made.program.hosts
+    x, u = np.zeros(4, np.float16), np.ones(2, np.float16)
+    with pytest.raises(IndexError, match="index 9"):
+        made(values(x, u, np.array([0, 9], np.int32)))
+    np.testing.assert_array_equal(made(values(x, u, np.array([1, 1], np.int32)))[0].view, [0, 2, 0, 0])
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 4), np.float32),
+        np.zeros(3, np.float32),
+        np.zeros((2, 3), np.float64),
+        np.zeros((65, 3), np.float32),
+    ],
+)
+def test_wrong_operands(array: np.ndarray) -> None:
+    made = executable(scaled())
+    with pytest.raises(ShapeError, match=r"\[scaled\] expected \(f32\[B,3\]\)"):
+        made(values(array))
+    made(values(numbers(2, 3)))
+
+
+def test_wrong_number_of_operands() -> None:
+    made = executable(scaled())
+    with pytest.raises(ShapeError):
+        made(values(numbers(2, 3), numbers(2, 3)))
+    with pytest.raises(ShapeError):
+        made([])
+
+
+def test_guards_are_checked() -> None:
+    n, m = Dim("N"), Dim("M")
+    b = GraphBuilder("guarded", [Aval((n,), F32), Aval((m,), F32)], guards=[Guard("lt", n, m)])
+    (y,) = b.add(sh.Concatenate(0), [0, 1])
+    made = executable(b.finish([y]))
+    assert made(values(numbers(2), numbers(3)))[0].view.shape == (5,)
+    with pytest.raises(GuardError, match="N < M"):
+        made(values(numbers(3), numbers(3)))
+
+
+def test_dims_are_solved_from_linear_extents() -> None:
+    n, m = Dim("N", min=1), Dim("M", multiple_of=4)
+    b = GraphBuilder("linear", [Aval((2 * n + 1,), F32), Aval((n + m, m // 4), F32)])
+    (x,) = b.add(sh.Slice((0,), (n,), (1,)), [0])
+    made = executable(b.finish([x]))
+    assert made(values(numbers(7), numbers(11, 2)))[0].view.shape == (3,)
+    for bad in ((6, (11, 2)), (7, (11, 3)), (7, (10, 1)), (1, (8, 2))):
+        with pytest.raises(ShapeError):
+            made(values(numbers(bad[0]), numbers(*bad[1])))
+
+
+# -- programs as data ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [scaled, with_host_call])
+def test_programs_survive_serialisation(make) -> None:
+    graph = make()
+    program = lower(graph, current())
+    data = json.loads(json.dumps(program.to_data()))
+    again = Program.from_data(data)
+    assert again == program
+    x = values(numbers(4, 3) if make is scaled else numbers(4))
+    for got, want in zip(Executable(again, [])(x), Executable(program, [])(x), strict=True):
+        assert got.view.tobytes() == want.view.tobytes()
+    with pytest.raises(FormatError):
+        Program.from_data({**data, "format": 99})
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_programs_compile_for_every_target(name: str) -> None:
+    """The linker rejects undefined symbols and absolute addresses."""
+    from ingot.lowering.driver import emit_driver
+
+    target = TARGETS[name]
+    program = lower(scaled(), target)
+    image = compile_kernels([parse_kernel(k.text) for k in program.kernels], target)
+    assert set(image.entries) == {k.name for k in program.kernels}
+    assert set(compile_module(emit_driver(program, target), target).entries) == {"prepare", "entry"}
+
+
+def test_profile_shows_text_at_every_level() -> None:
+    made = executable(scaled())
+    (step,) = profile.steps(made.program)
+    assert step.native and dict(step.primitives) == {"mul": 1, "add": 1, "reduce_sum": 1}
+    assert step.loop.startswith("kernel @") and str(step.nbytes) == "28*B"
+    (kernel,) = made.program.kernels
+    assert "define i32" in profile.llvm_text(kernel) and "define i32" in profile.llvm_text(
+        kernel, optimised=True
+    )
+    assert "ret" in profile.assembly_text(kernel)
+
+
+# -- caches --------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, json
+import numpy as np
+import ingot as mx
+f = mx.compile(lambda x, w: mx.softmax(x @ w, axis=-1).sum(axis=0))
+rng = np.random.default_rng(0)
+x, w = (rng.normal(size=s).astype(np.float32) for s in ((6, 8), (8, 5)))
+y = f(mx.array(x), mx.array(w))
+from ingot.runtime.profile import counters
+result = {"y": y.tolist(), "llvmlite": "llvmlite" in sys.modules, **counters.as_dict()}
+print(json.dumps(result))
+"""
+
+
+def fresh_process(folder: Path | str) -> dict:
+    """Run SCRIPT with a cache folder; its results and standard error."""
+    root = Path(__file__).resolve().parent.parent
+    env = {
+        "PYTHONPATH": str(root),
+        "INGOT_CACHE_DIR": str(folder),
+        "PATH": "/usr/bin",
+        "HOME": "/nonexistent",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=env, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"stderr": done.stderr}
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    first = fresh_process(tmp_path)
+    assert first["kernels_compiled"] >= 1 and first["llvmlite"]
+    second = fresh_process(tmp_path)
+    assert second["kernels_compiled"] == second["drivers_compiled"] == second["programs_built"] == 0
+    assert second["programs_cached"] == 1 and not second["llvmlite"]
+    assert second["y"] == first["y"]
+    damaged = 0
+    for path in tmp_path.iterdir():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x55
+        path.write_bytes(data)
+        damaged += 1
+    third = fresh_process(tmp_path)
+    assert damaged >= 3 and third["kernels_compiled"] == first["kernels_compiled"]
+    assert third["y"] == first["y"] and third["stderr"].count("damaged") == 1
+    assert not fresh_process(tmp_path)["llvmlite"]
+
+
+def test_no_cache_at_all() -> None:
+    result = fresh_process("off")
+    assert result["kernels_compiled"] >= 1 and result["stderr"] == ""
+
+
+def test_equal_loop_text_is_compiled_once() -> None:
+    before = profile.counters.kernels_compiled + profile.counters.images_loaded
+    for name in ("one", "two"):
+        b = GraphBuilder(name, [Aval((B, 5), F32)])
+        (y,) = b.add(ew.Add(), [0, Literal(0.123456, F32)])
+        executable(b.finish([y]))
+    loaded = profile.counters.kernels_compiled + profile.counters.images_loaded - before
+    assert loaded <= 2 + 1 + 1  # one kernel and its image, two drivers
+
+
+def test_an_entry_of_another_format_is_lowered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgpack
+
+    from ingot.runtime import executable as module
+
+    own = cache.Cache(tmp_path, 1 << 20)
+    monkeypatch.setattr(module.disk, "default", lambda: own)
+    monkeypatch.setattr(module, "_programs", {})
+    graph = scaled()
+    executable(graph)
+    for path in tmp_path.glob("*.program"):
+        own.put("program", path.stem, msgpack.packb({"format": 0}))
+    monkeypatch.setattr(module, "_programs", {})
+    built = profile.counters.programs_built
+    executable(graph)
+    assert profile.counters.programs_built == built + 1
