@@ -54,6 +54,7 @@ def scope(name: str) -> Iterator[None]:
 
 
 _internal: dict[str, bool] = {}
+_PROGRAMS = ("ingot.demo",)  # written as a user would: its lines are worth showing
 
 
 def user_frame() -> tuple[CodeType, int] | None:
@@ -64,7 +65,7 @@ def user_frame() -> tuple[CodeType, int] | None:
         internal = _internal.get(code.co_filename)
         if internal is None:
             module = frame.f_globals.get("__name__", "")
-            internal = module == "ingot" or module.startswith("ingot.")
+            internal = (module == "ingot" or module.startswith("ingot.")) and module not in _PROGRAMS
             _internal[code.co_filename] = internal
         if not internal:
             return code, frame.f_lasti

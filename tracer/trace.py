@@ -120,9 +120,9 @@ def build_graph(
             return True
         if value.trace == ABSTRACT and value.serial >= since:
             return False
-        if value.serial < since and not (descend and value.trace == 0):
+        if value.serial < since and not descend:
             return True
-        return value.storage is not None and value.trace == 0
+        return value.storage is not None and (value.trace == 0 or descend)
 
     inner, leaves = linearise(outputs, stop)
     captured = [v for v in leaves if id(v) not in input_ids]
