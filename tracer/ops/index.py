@@ -210,8 +210,8 @@ def _selection(shape: Shape, index: Any) -> _Selection:
 def _before_arrays(parts: list[_Part]) -> list[_Part]:
     """Slices and new axes whose axes precede those of the index arrays in the result.
 
-    The axes of the arrays take the place of the arrays when those are adjacent (ints count as arrays); they come
-    first when a slice, a new axis or an ellipsis stands between them.
+    The axes of the arrays take the place of the arrays when those are adjacent (ints count as arrays); they
+    come first when a slice, a new axis or an ellipsis stands between them.
     """
     places = [i for i, p in enumerate(parts) if p.of_axis and not p.is_slice]
     if places[-1] - places[0] != len(places) - 1:
