@@ -273,6 +273,32 @@ def test_transforms_of_compiled_functions():
     assert mx.grad(loss)(mx.array(2.0)).item() == 3
 
 
+def test_compiled_method():
+    class Scale:
+        def __init__(self, w):
+            self.w = mx.array(w)
+
+        @mx.compile
+        def apply(self, x):
+            return x * self.w
+
+    two, three = Scale(2.0), Scale(3.0)
+    assert (two.apply(mx.array(1.0)).item(), three.apply(mx.array(1.0)).item()) == (2, 3)
+
+
+def test_state_updated_inside_checkpoint():
+    state = {"n": mx.array(0.0)}
+
+    def layer(x):
+        state["n"] = state["n"] + x.sum()
+        return x * 2
+
+    compiled = mx.compile(lambda x: mx.checkpoint(layer)(x), inputs=state, outputs=state)
+    for _ in range(2):
+        assert compiled(mx.ones(2)).tolist() == [2, 2]
+    assert state["n"].item() == 4
+
+
 def test_values_inside_compile():
     with pytest.raises(ValueError, match=r"compile or vmap at .*test_compile\.py:\d+"):
         mx.compile(lambda x: x * (1 if x.sum() > 0 else 2))(mx.ones(2))
@@ -350,4 +376,37 @@ class TestShapeless:
         compiled = mx.compile(lambda x: x.reshape(-1).mean(), shapeless=True)
         for shape in ((2, 3), (4, 5), (1, 1)):
             assert compiled(mx.ones(shape)).item() == 1
+        assert compiled.traces == 1
+
+    def test_extents_that_agree_by_a_guard(self):
+        def hessian(x, eye):
+            gradient = mx.grad(lambda y: (mx.sin(y) * y).sum())
+            return mx.vmap(lambda v: mx.jvp(gradient, [x.reshape(-1)], [v])[1][0])(eye)
+
+        compiled = mx.compile(hessian, shapeless=True)
+        for shape in ((3, 2), (2, 2)):
+            x = np.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+            got = compiled(mx.array(x, dtype=mx.float64), mx.eye(x.size, dtype=mx.float64))
+            second = 2 * np.cos(x.reshape(-1)) - x.reshape(-1) * np.sin(x.reshape(-1))
+            np.testing.assert_allclose(np.array(got), np.diag(second), rtol=1e-12, atol=1e-15)
+        assert compiled.traces == 1
+
+    @pytest.mark.parametrize(
+        "fun",
+        [
+            lambda x: mx.vmap(mx.checkpoint(lambda z: mx.sin(z) * z.sum()))(x),
+            lambda x: mx.vmap(mx.grad(lambda y: (mx.sin(y) * y).sum() / y.shape[0]))(x),
+            lambda x: mx.grad(lambda z: mx.vmap(lambda y: (y[:-1] * y[1:]).sum())(z).sum())(x),
+            lambda x: mx.vmap(lambda r: mx.cond(r.sum() > 0, lambda y: y * y, mx.sin, r))(x),
+            lambda x: mx.vmap(lambda r: mx.while_loop(lambda s: (s * s).sum() < 50, lambda s: s * 2 + 1, r))(x),
+            lambda x: mx.jvp(lambda y: y @ y.T, [x], [x * 2])[1][0],
+            lambda x: mx.grad(lambda y: mx.checkpoint(lambda z: mx.sin(z) * z.shape[0])(y).sum())(x),
+        ],
+        ids=["vmap checkpoint", "vmap grad", "grad vmap", "vmap cond", "vmap while", "jvp", "grad checkpoint"],
+    )
+    def test_transforms_inside(self, fun):
+        compiled = mx.compile(fun, shapeless=True)
+        for shape in ((3, 4), (5, 2), (1, 3)):
+            x = mx.array(np.random.default_rng(0).normal(size=shape), dtype=mx.float64)
+            np.testing.assert_allclose(np.array(compiled(x)), np.array(fun(x)), rtol=1e-9, atol=1e-12)
         assert compiled.traces == 1

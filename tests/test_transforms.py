@@ -225,6 +225,22 @@ def test_checkpoint_computes_the_same():
     np.testing.assert_allclose(np.array(mapped), np.stack([np.array(layer(f64(e))) for e in np.eye(2)]))
 
 
+def test_checkpoint_of_a_function_that_updates_its_argument_in_place():
+    def f(x):
+        x[0] = x[1] * 2
+        x += 1
+        return x.sum()
+
+    x = f64([1.0, 2.0])
+    assert mx.checkpoint(f)(x).item() == 8
+    assert mx.grad(mx.checkpoint(f))(x).tolist() == [0, 3]
+    assert x.tolist() == [1, 2]
+
+
+def test_vmap_of_checkpoint_over_no_elements():
+    assert mx.vmap(mx.checkpoint(lambda z: mx.sin(z) * z.sum()))(mx.zeros((0, 3))).shape == (0, 3)
+
+
 def test_checkpoint_allows_control_flow_on_values():
     def f(x):
         return x * x if x.sum().item() > 0 else x

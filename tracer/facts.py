@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ingot.tracer import dims
@@ -50,6 +50,11 @@ def holds(relation: str, a: Extent, b: Extent) -> bool:
 def agree(a: Extent, b: Extent) -> bool:
     """True when two extents are equal; see `holds`."""
     return a is b or holds("eq", a, b)
+
+
+def agree_shapes(a: Sequence[Extent], b: Sequence[Extent]) -> bool:
+    """True when two shapes are equal; see `holds`."""
+    return len(a) == len(b) and all(map(agree, a, b))
 
 
 def contextual() -> bool:

@@ -11,7 +11,7 @@ from ingot.tracer.array import Value, array, record_all, wrap
 from ingot.tracer.aval import Aval, show
 from ingot.tracer.dims import Extent
 from ingot.tracer.errors import ShapeError
-from ingot.tracer.facts import agree
+from ingot.tracer.facts import agree_shapes
 from ingot.tracer.graph import Graph, Literal
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.elementwise import choose
@@ -42,12 +42,15 @@ def _values(handles: Handles) -> list[Value | Literal]:
     return [h._value for h in handles]
 
 
-def _check(name: str, part: str, expected: Sequence[Aval], given: Sequence[Aval]) -> None:
-    fits = len(expected) == len(given) and all(
-        e.dtype is g.dtype and e.ndim == g.ndim and all(map(agree, e.shape, g.shape))
-        for e, g in zip(expected, given, strict=True)
+def agree_avals(expected: Sequence[Aval], given: Sequence[Aval]) -> bool:
+    """True when dtypes are the same and shapes agree."""
+    return len(expected) == len(given) and all(
+        e.dtype is g.dtype and agree_shapes(e.shape, g.shape) for e, g in zip(expected, given, strict=True)
     )
-    if not fits:
+
+
+def _check(name: str, part: str, expected: Sequence[Aval], given: Sequence[Aval]) -> None:
+    if not agree_avals(expected, given):
         raise ShapeError(f"[{name}] {part}: expected ({show(expected)}), got ({show(given)}).")
 
 
@@ -176,13 +179,13 @@ class Call(Primitive):
             primals = record_all(OptimizationBarrier(), *_values(primals))
         given = [c is not None for c in cotangents]
         wanted = _inexact(primals)
-        graph, reached = vjp_graph(_concrete(self.graph, primals), wanted, given)
+        graph, reached = vjp_graph(_concrete(self.graph, [p._value.aval for p in primals]), wanted, given)
         found = iter(inline(graph, _values([*primals, *(c for c in cotangents if c is not None)])))
         answers = iter([next(found) if r else None for r in reached])
         return [next(answers) if w else None for w in wanted]
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
-        graph, moving = jvp_graph(_concrete(self.graph, primals), [t is not None for t in tangents])
+        graph, moving = jvp_graph(_concrete(self.graph, [p._value.aval for p in primals]), [t is not None for t in tangents])
         found = inline(graph, _values([*primals, *(t for t in tangents if t is not None)]))
         pushed = iter(found[len(results) :])
         return [next(pushed) if m else None for m in moving]
@@ -192,14 +195,17 @@ class Call(Primitive):
     ) -> tuple[Handles, Sequence[int | None]]:
         batched = [axis is not None for axis in axes]
         moved = [_front(x, axis) for x, axis in zip(operands, axes, strict=True)]
-        inner = _concrete(self.graph, [x[0] if b else x for x, b in zip(moved, batched, strict=True)])
+        avals = [x._value.aval for x in moved]
+        inner = _concrete(
+            self.graph, [Aval(a.shape[1:], a.dtype) if b else a for a, b in zip(avals, batched, strict=True)]
+        )
         graph, _ = vmap_graph(inner, batched, size)
         return self._recorded(moved, graph), [0] * len(graph.outputs)
 
 
-def _concrete(graph: Graph, operands: Handles) -> Graph:
-    """The graph with its dims replaced by the extents of the operands."""
-    return graph.substitute(match_dims(graph, [x._value.aval for x in operands])) if graph.dims else graph
+def _concrete(graph: Graph, avals: Sequence[Aval]) -> Graph:
+    """The graph with its dims replaced by the extents of its operands."""
+    return graph.substitute(match_dims(graph, avals)) if graph.dims else graph
 
 
 # -- cond -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from typing import Any
 from ingot.tracer import tree
 from ingot.tracer.array import array, record_all
 from ingot.tracer.primitives.control import Call
-from ingot.tracer.state import ABSTRACT, next_serial, tracing
-from ingot.tracer.trace import abstract_argument, build_graph, concrete_argument
+from ingot.tracer.state import next_serial, tracing
+from ingot.tracer.trace import build_graph, concrete_argument
 from ingot.tracer.transforms.arguments import check_callable
 
 
@@ -23,13 +23,12 @@ def checkpoint(fun: Callable) -> Callable:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, structure = tree.flatten((args, kwargs))
         operands = [x for x in leaves if isinstance(x, array)]
-        known = all(x._value.trace != ABSTRACT for x in operands)
         with tracing():
             since = next_serial()
-            # Values stay known where they are, so that Python control flow works as in `fun`.
-            arguments = [
-                concrete_argument(x) if known else abstract_argument(x._value.aval) for x in operands
-            ]
+            # Values stay known where they are, so that Python control flow works as in `fun`; and what `fun`
+            # leaves behind in its surroundings stays connected to them.
+            arguments = [concrete_argument(x) for x in operands]
+            inputs = [a._value for a in arguments]
             found = iter(arguments)
             new_args, new_kwargs = tree.unflatten(
                 structure, [next(found) if isinstance(x, array) else x for x in leaves]
@@ -39,7 +38,7 @@ def checkpoint(fun: Callable) -> Callable:
             name = getattr(fun, "__name__", "f")
             traced = build_graph(
                 name if name.isidentifier() else "f",
-                [a._value for a in arguments],
+                inputs,
                 results,
                 since=since,
                 close=True,

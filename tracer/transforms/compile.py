@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import update_wrapper
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,10 @@ class CompiledFunction:
 
     def __repr__(self) -> str:
         return f"<compiled {getattr(self._fun, '__name__', self._fun)!s}>"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        # like a function: a compiled function in a class is a method
+        return self if instance is None else MethodType(self, instance)
 
     @property
     def traces(self) -> int:

@@ -10,7 +10,7 @@ from ingot.tracer.array import Value, array, record_all, wrap
 from ingot.tracer.aval import Aval, show
 from ingot.tracer.errors import ShapeError
 from ingot.tracer.graph import Graph
-from ingot.tracer.primitives.control import Cond, WhileLoop, closed
+from ingot.tracer.primitives.control import Cond, WhileLoop, agree_avals, closed
 from ingot.tracer.trace import inline, trace
 from ingot.tracer.transforms.arguments import check_callable
 
@@ -58,7 +58,7 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> 
     avals = [x._value.aval for x in flat]
     then, then_captured, then_tree = _traced("cond", true_fun, structure, avals)
     other, other_captured, other_tree = _traced("cond", false_fun, structure, avals)
-    if then_tree != other_tree or then.output_avals != other.output_avals:
+    if then_tree != other_tree or not agree_avals(then.output_avals, other.output_avals):
         raise ShapeError(
             f"[cond] the branches must return the same structure, shapes and dtypes: ({show(then.output_avals)}) "
             f"and ({show(other.output_avals)})."
@@ -95,7 +95,7 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init: Any) -> Any:
         raise ShapeError(
             f"[while_loop] the condition must give a scalar, got ({show(condition.output_avals)})."
         )
-    if body_tree != structure or list(body.output_avals) != avals:
+    if body_tree != structure or not agree_avals(avals, body.output_avals):
         raise ShapeError(
             f"[while_loop] the body must keep the state's structure, shapes and dtypes: from ({show(avals)}) it "
             f"makes ({show(body.output_avals)})."

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from ingot.tracer import dims, tree
+from ingot.tracer import tree
 from ingot.tracer.array import Value, array, wrap
+from ingot.tracer.facts import agree, agree_shapes
 from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import state, tracing
@@ -114,7 +115,7 @@ def vjp(
         if len(outputs) != len(seeds):
             raise ValueError(f"[vjp] the function has {len(outputs)} outputs, got {len(seeds)} cotangents.")
         for output, seed in zip(outputs, seeds, strict=True):
-            if not dims.same_shape(output.shape, seed.shape):
+            if not agree_shapes(output.shape, seed.shape):
                 raise ValueError(
                     f"[vjp] Output shape {output.shape} does not match cotangent shape {seed.shape}."
                 )
@@ -203,7 +204,7 @@ def _value_and_grad(
                 f"[{name}] The return value of the function whose gradient we want to compute should be either "
                 f"a scalar array or a tuple with the scalar array first, but it is {type(result[0]).__name__}."
             )
-        if leaves[0].ndim != 0 and not dims.decide("eq", leaves[0].size, 1):
+        if leaves[0].ndim != 0 and not agree(leaves[0].size, 1):
             raise ValueError(
                 f"[{name}] The function whose gradient is asked for must return a scalar, but its result has "
                 f"shape {leaves[0].shape}."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ingot.tracer import dims
 from ingot.tracer.array import array, wrap
+from ingot.tracer.facts import agree_shapes
 from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
@@ -63,7 +63,7 @@ def jvp(
     if len(flat) != len(pushed):
         raise ValueError(f"[jvp] got {len(flat)} primals but {len(pushed)} tangents.")
     for primal, tangent in zip(flat, pushed, strict=True):
-        if not dims.same_shape(primal.shape, tangent.shape):
+        if not agree_shapes(primal.shape, tangent.shape):
             raise ValueError(
                 f"[jvp] Input shape {primal.shape} does not match tangent shape {tangent.shape}."
             )

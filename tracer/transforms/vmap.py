@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from ingot.tracer import dims, tree
+from ingot.tracer import tree
 from ingot.tracer.array import Value, array, record_all, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.errors import AxisError
+from ingot.tracer.facts import agree
 from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import next_serial, tracing
@@ -153,7 +154,7 @@ def _common_size(operands: Sequence[Any], axes: Sequence[int | None]) -> Extent:
     if not sizes:
         raise ValueError("[vmap] At least one of in_axes must be non-None.")
     for size in sizes[1:]:
-        if not dims.same(size, sizes[0]) and size != sizes[0]:
+        if not agree(size, sizes[0]):
             raise ValueError(f"[vmap] Inconsistent axis sizes: {sizes[0]} and {size}.")
     return sizes[0]
 
