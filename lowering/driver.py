@@ -106,10 +106,10 @@ def _prepare(program: Program) -> str:
         for axis in range(aval.ndim)
     }
     solved = _solve(f, program, sizes)
-    for (i, axis), size in sizes.items():
+    for (i, axis), given in sizes.items():
         extent = program.inputs[i].shape[axis]
         if all(s.name in f.known for s in dims.symbols(extent)):
-            f.leave_unless(f.w.op(f"icmp eq i64 {size}, {f.extent(extent)}"), SHAPE_MISMATCH)
+            f.leave_unless(f.w.op(f"icmp eq i64 {given}, {f.extent(extent)}"), SHAPE_MISMATCH)
     if not solved:
         f.w.do(f"ret i32 {DIM_UNKNOWN}")
         return f.text(_PREPARE)
@@ -121,8 +121,8 @@ def _prepare(program: Program) -> str:
     for i, aval in enumerate(program.outputs):
         if aval.ndim:
             shape = f.load("%out_shapes", i, "ptr")
-            for axis, extent in enumerate(aval.shape):
-                f.store(f.extent(extent), shape, axis)
+            for axis, n in enumerate(aval.shape):
+                f.store(f.extent(n), shape, axis)
     total = "0"
     for size in program.slots:
         total = f.w.op(f"add i64 {total}, {_rounded(f, size)}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from ingot.lowering import rules
 from ingot.lowering.groups import Group, Unfusable
 from ingot.lowering.kernels import dot, rows, scatter
-from ingot.lowering.points import Points
+from ingot.lowering.points import Apply, Points, reachable
 from ingot.lowering.pull import Index, Puller, is_one, producers
 from ingot.lowering.rules.reduce import reduced_axes
 from ingot.lowering.rules.shape import regrouped
@@ -98,7 +98,7 @@ class _Fuser:
         leaves = range(self.graph.first_result)
         self.all_stored = frozenset(self.stored.union(leaves))
         groups = self.merge([self.group(root) for root in self.roots()])
-        return self.ordered(groups)
+        return self.ordered(self.unstored(groups))
 
     def must_store(self) -> set[int]:
         found = set(self.outputs)
@@ -238,6 +238,37 @@ class _Fuser:
         except Unfusable:
             return False
         return len(plan.points()) <= GROUP_NODES
+
+    def unstored(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups without values that only a later stage of their own group reads and that are cheap to
+        compute again there: `x - mean` of a normalisation is not worth a buffer."""
+        found = []
+        for group in groups:
+            others = {v for g in groups if g is not group for v in self.reads(g)}
+            for root in group.roots:
+                if not group.reduced or len(group.roots) == 1 or root in others or root in self.outputs:
+                    continue
+                fewer = Group(
+                    group.kind, group.space, group.reduced, tuple(r for r in group.roots if r != root)
+                )
+                before = self.all_stored
+                if self.kind_of(root) == "map" and self.cost_again(group, root) <= REPEATED:
+                    self.all_stored = before - {root}
+                    if self.works(fewer):
+                        group = fewer
+                    else:
+                        self.all_stored = before
+            found.append(group)
+        return found
+
+    def cost_again(self, group: Group, root: int) -> int:
+        """Instructions per element of a root, without what is computed once per row."""
+        plan = plan_of(self.graph, group, self.all_stored, self.all_stored)
+        points = [
+            p for stage in plan.stages for value, _, p in (*stage.stores, *stage.after) if value == root
+        ]
+        each = [p for p in reachable(points) if isinstance(p, Apply) and p.axes & group.reduced]
+        return sum(rules.costs.get(type(p.primitive), 1) for p in each)
 
     def joined(self, first: Group, second: Group) -> Group | None:
         """One group of both, where their kinds and spaces allow it."""

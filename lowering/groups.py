@@ -48,7 +48,8 @@ Memory = Sequence[tuple[int, str, str]]
 
 def rebuilt(roots: Sequence[Point], removed: frozenset[int]) -> tuple[Points, dict[Point, Point]]:
     """The points under `roots` anew, without the terms of the axes `removed` in their places."""
-    table, found = Points(), {}
+    table = Points()
+    found: dict[Point, Point] = {}
 
     def moved(place: Place) -> Place:
         terms = tuple((a, c) for a, c in place.terms if a not in removed)
@@ -57,29 +58,31 @@ def rebuilt(roots: Sequence[Point], removed: frozenset[int]) -> tuple[Points, di
     def many(points: Sequence[Point]) -> tuple[Point, ...]:
         return tuple(found[p] for p in points)
 
-    for p in pt.reachable(roots):
-        match p:
+    for point in pt.reachable(roots):
+        match point:
             case pt.Number():
-                new = table.number(p.value, p.dtype)
+                new: Point = table.number(point.value, point.dtype)
             case pt.Read():
-                new = table.read(p.value, p.dtype, moved(p.place), many(p.masks))
+                new = table.read(point.value, point.dtype, moved(point.place), many(point.masks))
             case pt.Apply():
-                new = table.apply(p.primitive, many(p.args), p.dtype)
+                new = table.apply(point.primitive, many(point.args), point.dtype)
             case pt.Position():
-                new = table.position(moved(p.place), p.dtype)
+                new = table.position(moved(point.place), point.dtype)
             case pt.Divided():
-                new = table.divided(moved(p.place), p.divisor, p.rest)
+                new = table.divided(moved(point.place), point.divisor, point.rest)
             case pt.Within():
-                new = table.within(moved(p.place), p.size, p.step)
+                new = table.within(moved(point.place), point.size, point.step)
             case pt.Choose():
-                new = table.choose(many(p.masks), found[p.yes], found[p.no])
+                new = table.choose(many(point.masks), found[point.yes], found[point.no])
             case pt.Bounded():
-                new = table.bounded(found[p.index], p.extent, p.wraps, many(p.masks))
+                new = table.bounded(
+                    found[point.index], point.extent, point.wraps, many(point.masks), point.axes - removed
+                )
             case pt.Held():
-                new = table.held(p.value, p.dtype, p.axes - removed)
+                new = table.held(point.value, point.dtype, point.axes - removed)
             case _:
-                raise TypeError(f"not a point: {p!r}")
-        found[p] = new
+                raise TypeError(f"not a point: {point!r}")
+        found[point] = new
     return table, found
 
 

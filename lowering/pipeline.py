@@ -24,7 +24,7 @@ from ingot.lowering.simplify.algebra import apply_rules
 from ingot.lowering.simplify.common import drop_dead, merge_common
 from ingot.lowering.simplify.inline import inline_calls
 from ingot.lowering.simplify.outputs import own_outputs
-from ingot.tracer import config, dims
+from ingot.tracer import config, dims, facts
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal, Node, Operand
 from ingot.tracer.text import print_graph
@@ -51,6 +51,11 @@ def lower(graph: Graph, target: Target) -> Program:
     """The program of a graph for a target. Compiles nothing: its kernels are loop IR."""
     log = _Log()
     graph = _simplified(graph, log)
+    with facts.assume(graph.guards):
+        return _lowered(graph, target, log)
+
+
+def _lowered(graph: Graph, target: Target, log: _Log) -> Program:
     with log.timed("fuse"):
         groups = fuse(graph)
     log.show("fuse", lambda: show_groups(graph, groups))
@@ -137,9 +142,19 @@ def _program(graph: Graph, parts: Sequence[Scheduled | Group], target: Target) -
         for (kernel, host), used in zip(calls, values, strict=True)
     )
     return Program(
-        graph.name, target.key, graph.dims, graph.guards, graph.inputs,
-        tuple(c.aval for c in graph.constants), graph.output_avals, plan.buffers, plan.slots, tuple(kernels), tuple(hosts), steps,
-    )  # fmt: skip
+        name=graph.name,
+        target_key=target.key,
+        symbols=graph.dims,
+        guards=graph.guards,
+        inputs=graph.inputs,
+        constants=tuple(c.aval for c in graph.constants),
+        outputs=graph.output_avals,
+        buffers=plan.buffers,
+        slots=plan.slots,
+        kernels=tuple(kernels),
+        hosts=tuple(hosts),
+        steps=steps,
+    )
 
 
 def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ingot.tracer import dims
+from ingot.tracer import dims, facts
 from ingot.tracer.dims import Extent
 from ingot.tracer.primitive import Primitive
 
@@ -108,6 +108,20 @@ def strides_of(shape: Sequence[Extent]) -> tuple[Extent, ...]:
         strides.append(step)
         step = step * extent
     return tuple(reversed(strides))
+
+
+def broadcast_index(
+    index: Sequence[Place], shape: Sequence[Extent], result: Sequence[Extent]
+) -> tuple[Place, ...]:
+    """The index of an operand of `shape` that is broadcast to `result`, whose index is given.
+
+    An extent may be 1 by a guard of the graph without being the literal 1, so it is compared with the result's.
+    """
+    first = len(result) - len(shape)
+    return tuple(
+        place if not (isinstance(n, int) and n == 1) and facts.agree(n, wanted) else ZERO
+        for n, wanted, place in zip(shape, result[first:], index[first:], strict=True)
+    )
 
 
 def linear(index: Sequence[Place], shape: Sequence[Extent]) -> Place:
@@ -240,9 +254,17 @@ class Points:
         key = (_numbers(masks), yes.number, no.number)
         return self._make(Choose, key, yes.dtype, axes, masks, yes, no)
 
-    def bounded(self, index: Point, extent: Extent, wraps: bool, masks: tuple[Point, ...] = ()) -> Point:
-        key = (index.number, extent, wraps, _numbers(masks))
-        axes = (index.axes, *(m.axes for m in masks))
+    def bounded(
+        self,
+        index: Point,
+        extent: Extent,
+        wraps: bool,
+        masks: tuple[Point, ...] = (),
+        inside: frozenset[int] = frozenset(),
+    ) -> Point:
+        """`inside`: axes within whose loops the check stays, though the index may not depend on them."""
+        key = (index.number, extent, wraps, _numbers(masks), inside)
+        axes = (inside, index.axes, *(m.axes for m in masks))
         return self._make(Bounded, key, "index", axes, index, extent, wraps, masks)
 
     def held(self, value: int, dtype: str, axes: Iterable[int]) -> Point:

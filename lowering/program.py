@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -127,18 +127,13 @@ class Program:
         return Program(
             data["name"], data["target"], symbols,
             tuple(Guard(r, read.extent(a), read.extent(b), None, fixed) for r, a, b, fixed in data["guards"]),
-            *(tuple(read.aval(a) for a in data[key]) for key in ("inputs", "constants", "outputs")),
+            read.avals(data["inputs"]), read.avals(data["constants"]), read.avals(data["outputs"]),
             tuple(Buffer(place, index, read.aval(aval)) for place, index, aval in data["buffers"]),
             tuple(read.extent(s) for s in data["slots"]),
             kernels,
             tuple(HostCall(name, text, tuple(lines)) for name, text, lines in data["hosts"]),
             tuple(Step(kernel, host, tuple(buffers)) for kernel, host, buffers in data["steps"]),
         )  # fmt: skip
-
-    def anonymous(self) -> Program:
-        """Without source lines: what must be equal for two builds to be."""
-        kernels = tuple(replace(k, lines=()) for k in self.kernels)
-        return replace(self, kernels=kernels, hosts=tuple(replace(h, lines=()) for h in self.hosts))
 
 
 def _out(extent: Extent) -> int | str:
@@ -159,3 +154,6 @@ class _Reader:
     def aval(self, data: Sequence[Any]) -> Aval:
         dtype, shape = data
         return Aval(tuple(self.extent(n) for n in shape), dtypes.by_short[dtype])
+
+    def avals(self, data: Sequence[Any]) -> tuple[Aval, ...]:
+        return tuple(self.aval(item) for item in data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingot.lowering import rules
-from ingot.lowering.points import ZERO, Place, Point, Points, linear
+from ingot.lowering.points import ZERO, Place, Point, Points, broadcast_index, linear
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
@@ -129,7 +129,7 @@ class Puller:
     ) -> Pulling:
         args = []
         for i, aval in enumerate(avals):
-            args.append((yield Request(i, broadcast_index(index, aval.shape), masks)))
+            args.append((yield Request(i, broadcast_index(index, aval.shape, result.shape), masks)))
         return self.points.apply(node.primitive, args, result.dtype.short)
 
 
@@ -148,11 +148,6 @@ def producers(graph: Graph) -> dict[int, Node]:
 def is_one(extent: Extent) -> bool:
     """Whether an extent is the literal 1, along which operands are broadcast."""
     return isinstance(extent, int) and extent == 1
-
-
-def broadcast_index(index: Index, shape: Sequence[Extent]) -> Index:
-    """The index of an operand of `shape` whose trailing axes line up with those of the result."""
-    return squeezed(index[len(index) - len(shape) :], shape)
 
 
 def squeezed(index: Index, shape: Sequence[Extent]) -> Index:

@@ -228,8 +228,8 @@ def _view(pointer: int, aval: Aval, env: Mapping[str, int]) -> np.ndarray:
     count = 1
     for n in shape:
         count *= n
-    memory = (ctypes.c_char * max(count * dtype.itemsize, 1)).from_address(pointer)
-    return np.frombuffer(memory, dtype, count).reshape(shape)
+    memory = (ctypes.c_uint8 * max(count * dtype.itemsize, 1)).from_address(pointer)
+    return np.ctypeslib.as_array(memory)[: count * dtype.itemsize].view(dtype).reshape(shape)
 
 
 class Executable:
@@ -269,12 +269,15 @@ class Executable:
             GuardError: when a guard of the graph does not hold.
             IndexError: for an index of the data that is out of bounds.
         """
-        views = [o.view for o in operands]
-        layout = self._layout(views)  # type: ignore[arg-type]
+        views: list[Any] = [o.view for o in operands]
+        layout = self._layout(views)
         # keeps copies of inputs alive while the program runs
-        inputs = [v if v.flags.c_contiguous else np.ascontiguousarray(v) for v in views]  # type: ignore[union-attr]
+        inputs = [_contiguous(v) for v in views]
         outputs = [pool.empty(a.shape, a.dtype.numpy) for a in layout.outputs]  # type: ignore[arg-type]
-        frame = self._frames.pop() if self._frames else _Frame(self)
+        try:
+            frame = self._frames.pop()
+        except IndexError:  # all of them are in use
+            frame = _Frame(self)
         frame.inputs[: len(inputs)] = [_address(v) for v in inputs]
         frame.outputs[: len(outputs)] = [_address(v) for v in outputs]
         frame.context.dims = ctypes.addressof(layout.dims)

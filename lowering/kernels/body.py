@@ -36,13 +36,19 @@ class Body:
     # -- scopes -------------------------------------------------------------------------------------
 
     @contextmanager
+    def block(self) -> Iterator[None]:
+        """Within: what is written is known only here."""
+        saved, self.values = self.values, dict(self.values)
+        yield
+        self.values = saved
+
+    @contextmanager
     def axis(self, axis: int, index: Expr) -> Iterator[None]:
         """Within: the loop of `axis` is open at `index`."""
-        saved, self.values = self.values, dict(self.values)
-        self.index[axis] = index
-        yield
-        del self.index[axis]
-        self.values = saved
+        with self.block():
+            self.index[axis] = index
+            yield
+            del self.index[axis]
 
     @contextmanager
     def lane_axis(self, axis: int, base: Expr, lanes: int, mask: Expr | None) -> Iterator[None]:
@@ -83,7 +89,8 @@ class Body:
     def place(self, place: Place) -> tuple[Expr, Extent]:
         """The integer at the current indices and its step from lane to lane. With loaded vectors it is a
         vector of its own and the step is 0."""
-        total, step = self.extent(place.offset), 0
+        total = self.extent(place.offset)
+        step: Extent = 0
         for axis, coefficient in place.terms:
             if axis == self.vector:
                 step = coefficient

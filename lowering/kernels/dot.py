@@ -281,11 +281,12 @@ class _Builder:
                 self.finish(r, c, mask, state[i * width + u])
 
     def at(self, stack: ExitStack, axis: int | None, index: Expr, vector: bool, mask: Expr | None) -> None:
-        if axis is not None:
-            scope = (
-                self.body.lane_axis(axis, index, self.lanes, mask) if vector else self.body.axis(axis, index)
-            )
-            stack.enter_context(scope)
+        if axis is None:  # the loop is there all the same, and what stands in it is not known outside
+            stack.enter_context(self.body.block())
+        elif vector:
+            stack.enter_context(self.body.lane_axis(axis, index, self.lanes, mask))
+        else:
+            stack.enter_context(self.body.axis(axis, index))
 
     def finish(self, row: Expr, column: Expr, mask: Expr | None, total: Expr) -> None:
         if self.by_lanes_of_k:

@@ -34,7 +34,7 @@ from ingot.tracer.graph import Graph, Literal
 MAP_BLOCK = 16384
 """Elements of a parallel piece of a one-dimensional map."""
 CACHE_WAYS = 8
-"""Lines with addresses a power of two apart that the first cache keeps: columns of a transposition at a time."""
+"""Lines a power of two apart that the first cache keeps: how many columns a transposition reads at a time."""
 SUM_BLOCK = 256
 """Additions in a row to one accumulator before it joins the total."""
 
@@ -371,8 +371,8 @@ class Writer:
             self.stages()
 
     def blocks(self, loops: Sequence[int]) -> None:
-        """The vector axis in pieces that can run in parallel, the other kept axes within each: a single axis, or
-        a transposition, which then reads few enough columns at a time for the cache to hold their lines."""
+        """The vector axis in pieces that can run in parallel, other kept axes within each: for a single axis,
+        and for a transposition, so that the cache holds the lines of the columns it reads."""
         extent = self.vector_extent
         if loops:
             self.lanes, self.unroll = min(self.lanes, CACHE_WAYS), 1

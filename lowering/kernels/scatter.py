@@ -11,9 +11,9 @@ from ingot.lowering.groups import Built, Group, Memory
 from ingot.lowering.kernels import rows
 from ingot.lowering.kernels.body import Body
 from ingot.lowering.llvm.target import Target
-from ingot.lowering.points import ZERO, Place, Point, Points, along, linear
+from ingot.lowering.points import ZERO, Place, Point, Points, along, broadcast_index, linear
 from ingot.lowering.pull import Index, Puller, producers
-from ingot.lowering.rules.index import lined_up
+from ingot.lowering.rules.index import loops_of
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph
 from ingot.tracer.primitives.index import Scatter
@@ -64,7 +64,7 @@ def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
     index = tuple(along(a) for a in range(len(extents)))
     avals = [graph.aval_of(o) for o in positions]
     rank = max(a.ndim for a in avals)
-    window = index[scatter.position : scatter.position + rank]
+    window, picked = (seq[scatter.position : scatter.position + rank] for seq in (index, extents))
     rest = iter([*index[: scatter.position], *index[scatter.position + rank :]])
     found: list[Place] = []
     for axis in range(len(shape)):
@@ -72,8 +72,10 @@ def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
             found.append(next(rest))
             continue
         nth = scatter.axes.index(axis)
-        chosen = puller.pull(positions[nth], lined_up(window, avals[nth].shape))
-        found.append(Place(0, (), ((points.bounded(chosen, shape[axis], True), 1),)))
+        at = broadcast_index(window, avals[nth].shape, picked)
+        chosen = puller.pull(positions[nth], at)
+        checked = points.bounded(chosen, shape[axis], True, (), loops_of(at, avals[nth].shape))
+        found.append(Place(0, (), ((checked, 1),)))
     place = linear(found, shape) if found else ZERO
     return Plan(root, scatter.mode, copy, dict(enumerate(extents)), puller.pull(update, index), place)
 
@@ -108,5 +110,7 @@ def _updates(body: Body, plan: Plan, axes: Sequence[int]) -> None:
     if plan.mode != "set":
         old = body.b.let(body.b.load(buffer, at), "old")
         op = (_BOOL_COMBINE if old.type.dtype == "bool" else _COMBINE)[plan.mode]
-        value = ir.Binary(op, old, value)
+        # exact for half precision too: only min and max of it come here
+        wide = "f32" if old.type.dtype in ir.NARROW_FLOATS else old.type.dtype
+        value = ir.convert(ir.Binary(op, ir.convert(old, wide), ir.convert(value, wide)), old.type.dtype)
     body.b.store(buffer, at, value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ingot.lowering.loop import NARROW_FLOATS
-from ingot.lowering.points import ZERO, Place, fixed
+from ingot.lowering.points import ZERO, Place, broadcast_index, fixed
 from ingot.lowering.rules.registry import indexes, nests
+from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.primitives import index as ix
@@ -20,23 +21,24 @@ if TYPE_CHECKING:
 def _gather(p: ix.Gather, s: Site, index: Index) -> Pulling:
     x, *positions = s.avals
     rank = max(a.ndim for a in positions)
-    window = index[p.position : p.position + rank]
+    window, shape = (seq[p.position : p.position + rank] for seq in (index, s.result.shape))
     rest = [*index[: p.position], *index[p.position + rank :]]
     found = [ZERO] * x.ndim
     for operand, (axis, aval) in enumerate(zip(p.axes, positions, strict=True), start=1):
-        chosen = yield s.ask(lined_up(window, aval.shape), operand)
-        found[axis] = Place(0, (), ((s.points.bounded(chosen, x.shape[axis], True, s.masks), 1),))
+        at = broadcast_index(window, aval.shape, shape)
+        chosen = yield s.ask(at, operand)
+        checked = s.points.bounded(chosen, x.shape[axis], True, s.masks, loops_of(at, aval.shape))
+        found[axis] = Place(0, (), ((checked, 1),))
     for axis, place in zip((i for i in range(x.ndim) if i not in p.axes), rest, strict=True):
         found[axis] = place
     return (yield s.ask(found))
 
 
-def lined_up(index: Index, shape: Sequence[Extent]) -> Index:
-    """The index of an operand of `shape` broadcast to the rank of `index`."""
-    kept = index[len(index) - len(shape) :]
-    return tuple(
-        ZERO if isinstance(n, int) and n == 1 else place for place, n in zip(kept, shape, strict=True)
-    )
+def loops_of(index: Index, shape: Sequence[Extent]) -> frozenset[int]:
+    """The loops over an array that may have no elements: its elements are checked nowhere else."""
+    if all(dims.decide("gt", n, 0) for n in shape):
+        return frozenset()
+    return frozenset().union(*(place.axes for place in index))
 
 
 @indexes(ix.DynamicSlice)
@@ -65,7 +67,7 @@ def _dynamic_update(p: ix.DynamicUpdate, s: Site, index: Index) -> Pulling:
     return s.points.choose(tuple(masks), new, old)
 
 
-def _exact(p: ix.Scatter, avals: Sequence[Aval]) -> bool:
+def _exact(p: Any, avals: Sequence[Aval]) -> bool:
     """Sums and products in half precision need a wider copy, which the kernel does not make."""
     return avals[0].dtype.short not in NARROW_FLOATS or p.mode not in ("add", "mul")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ingot.lowering.points import ZERO, Place, Points, fixed, linear, strides_of
+from ingot.lowering.points import ZERO, Place, Points, broadcast_index, fixed, linear, strides_of
 from ingot.lowering.rules.registry import indexes
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
@@ -24,9 +24,7 @@ def _is_one(extent: Extent) -> bool:
 
 @indexes(sh.BroadcastTo)
 def _broadcast_to(p: sh.BroadcastTo, s: Site, index: Index) -> Pulling:
-    shape = s.avals[0].shape
-    kept = index[len(index) - len(shape) :]
-    return (yield s.ask([ZERO if _is_one(n) else place for place, n in zip(kept, shape, strict=True)]))
+    return (yield s.ask(broadcast_index(index, s.avals[0].shape, p.shape)))
 
 
 @indexes(sh.Transpose)

@@ -16,6 +16,7 @@ from ingot.lowering.simplify.rewrite import Results, Rewriter, rewrite
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim
+from ingot.tracer.facts import assume
 from ingot.tracer.graph import Graph, Literal, Node, Operand
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives import elementwise as ew
@@ -92,7 +93,8 @@ def _first(r: Rewriter, primitive: Primitive, operands: tuple[Operand, ...], nod
     foldable = bool(operands) and all(isinstance(o, Literal) for o in operands)
     if not rules and not foldable:
         return None
-    (result,) = primitive.result_avals(tuple(r.builder.aval_of(o) for o in operands))[:1]
+    with assume(r.builder.guards):
+        (result,) = primitive.result_avals(tuple(r.builder.aval_of(o) for o in operands))[:1]
     match = Match(r, primitive, operands, result)
     if foldable and isinstance(primitive, ew.Elementwise):
         return _folded(match)
@@ -228,7 +230,7 @@ def slice_all(m: Match) -> Replacement:
 def dim_value(m: Match) -> Replacement:
     """dim_value(n) = n for a known n"""
     extent, dtype = m.primitive.extent, m.primitive.dtype  # type: ignore[attr-defined]
-    return None if isinstance(extent, Dim) else Literal(m.primitive.evaluate().item(), dtype)
+    return None if isinstance(extent, Dim) else Literal(np.asarray(m.primitive.evaluate()).item(), dtype)
 
 
 @rule(rd.ReduceSum, rd.ReduceProd, rd.ReduceMax, rd.ReduceMin, rd.ReduceAll, rd.ReduceAny)
