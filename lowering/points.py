@@ -115,7 +115,8 @@ def broadcast_index(
 ) -> tuple[Place, ...]:
     """The index of an operand of `shape` that is broadcast to `result`, whose index is given.
 
-    An extent may be 1 by a guard of the graph without being the literal 1, so it is compared with the result's.
+    An extent may be 1 by a guard of the graph without being the literal 1, so it is compared with the
+    result's.
     """
     first = len(result) - len(shape)
     return tuple(

@@ -1,8 +1,8 @@
 """The cache of compiled code on disk: blobs by key, written atomically, checked before use.
 
-Keys are made by the callers from everything the content depends on (`key`); a blob carries its SHA-256. The folder and
-its files must belong to this user and be writable by nobody else: they hold code that will run. Whatever is wrong with
-an entry, it is as if it were not there; the first time, a warning says so.
+Keys are made by the callers from everything the content depends on (`key`); a blob carries its SHA-256. The
+folder and its files must belong to this user and be writable by nobody else: they hold code that will run.
+Whatever is wrong with an entry, it is as if it were not there; the first time, a warning says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _TRIM_EVERY = 64  # writes between two looks at the folder's size
 
 
 class Cache:
-    """Blobs in `folder`, at most `limit` bytes of them; the least recently used go first. `folder=None`: no cache."""
+    """Blobs in `folder`, at most `limit` bytes of them; the least recently used go first. `folder=None`: no
+    cache."""
 
     def __init__(self, folder: Path | None, limit: int) -> None:
         self.folder, self.limit = folder, limit
@@ -49,7 +50,10 @@ class Cache:
                     raise ValueError("it belongs to, or is writable by, another user")
                 header = file.read(HEADER_SIZE)
                 payload = file.read()
-            if header[: len(_MAGIC)] != _MAGIC or hashlib.sha256(payload).digest() != header[len(_MAGIC) : _HEADER]:
+            if (
+                header[: len(_MAGIC)] != _MAGIC
+                or hashlib.sha256(payload).digest() != header[len(_MAGIC) : _HEADER]
+            ):
                 raise ValueError("it is damaged")
         except FileNotFoundError:
             self.misses += 1
@@ -138,7 +142,8 @@ class Cache:
             return False
         private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
         if not private or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            _warn(f"[cache] does not use {self.folder}: others may write to it. Code is compiled anew in every process.")
+            trouble = "others may write to it. Code is compiled anew in every process."
+            _warn(f"[cache] does not use {self.folder}: {trouble}")
             return False
         return True
 
@@ -173,10 +178,11 @@ def key(*parts: str | bytes) -> str:
 
 @cache
 def toolchain() -> str:
-    """What generated code depends on beside its own text: the sources of the lowering, llvmlite, Python's word size.
+    """What generated code depends on beside its own text: the sources of the lowering, llvmlite, Python's
+    word size.
 
-    The digest of the sources is over names, sizes and times of modification, which is cheap; a changed file has
-    another time, and the same file installed twice merely misses the cache.
+    The digest of the sources is over names, sizes and times of modification, which is cheap; a changed file
+    has another time, and the same file installed twice merely misses the cache.
     """
     import ingot.lowering
 

@@ -1,7 +1,8 @@
 """Memory for results and workspace: 64-byte aligned, recycled by size.
 
-Fresh pages cost more than the memory traffic of a simple kernel, so buffers return to a pool when their last user is
-gone. A buffer is a NumPy array over an anonymous map; the finaliser of the array that views it brings it back.
+Fresh pages cost more than the memory traffic of a simple kernel, so buffers return to a pool when their
+last user is gone. A buffer is a NumPy array over an anonymous map; the finaliser of the array that views it
+brings it back.
 """
 
 from __future__ import annotations
