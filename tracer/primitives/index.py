@@ -15,7 +15,7 @@ from ingot.tracer.array import array, record
 from ingot.tracer.aval import Aval, show
 from ingot.tracer.dims import Extent
 from ingot.tracer.errors import ShapeError
-from ingot.tracer.facts import agree
+from ingot.tracer.facts import agree, holds, natural
 from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.elementwise import Eq, Ne, Select, broadcast_shapes, in_front
@@ -381,7 +381,7 @@ def _check_starts(name: str, x: Aval, starts: Aval, axes: tuple[int, ...], sizes
     fits = fits and agree(starts.shape[0], len(axes)) and len(set(axes)) == len(axes)
     if not fits or not all(0 <= axis < x.ndim for axis in axes):
         raise ShapeError(f"[{name}] starts {starts!r}, axes {axes} and sizes {sizes} do not fit {x!r}.")
-    if any(dims.decide("gt", size, n) for size, n in zip(sizes, x.shape, strict=True)):
+    if not natural(sizes) or not all(holds("le", size, n) for size, n in zip(sizes, x.shape, strict=True)):
         raise ShapeError(f"[{name}] a window of {tuple(sizes)} does not fit into {x!r}.")
 
 

@@ -18,7 +18,7 @@ from ingot.tracer.array import array, record
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.errors import ShapeError
-from ingot.tracer.facts import agree
+from ingot.tracer.facts import agree, natural
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.shape import to_front
 
@@ -79,6 +79,8 @@ class RandomBits(Primitive):
             raise ShapeError(f"[bits] Bit width must be in {{1, 2, 4}} but got {self.width}.")
         if keys.dtype is not dtypes.uint32 or keys.ndim == 0 or not agree(keys.shape[-1], 2):
             raise ShapeError(f"[bits] Expected keys of shape (..., 2) and dtype uint32, got {keys!r}.")
+        if not natural(self.shape):
+            raise ShapeError(f"[bits] Extents must not be negative, got shape {self.shape}.")
         return Aval((*keys.shape[:-1], *self.shape), _BY_WIDTH[self.width])
 
     def evaluate(self, keys: np.ndarray) -> np.ndarray:

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingot.tracer import array as _array_module
 from ingot.tracer import dims, dtypes
 from ingot.tracer.array import array, record, record_all
 from ingot.tracer.aval import Aval, show
-from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.dims import Extent
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import ShapeError
-from ingot.tracer.facts import agree
+from ingot.tracer.facts import agree, holds, natural
 from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.elementwise import show_shape, sum_to
@@ -77,7 +76,7 @@ class BroadcastTo(Primitive):
             (isinstance(n, int) and n == 1) or agree(n, wanted)
             for n, wanted in zip(x.shape, self.shape[extra:], strict=True)
         )
-        if not fits:
+        if not fits or not natural(self.shape):
             raise ShapeError(
                 f"[broadcast_to] Cannot broadcast array of shape {show_shape(x.shape)} to "
                 f"{show_shape(self.shape)}."
@@ -111,7 +110,7 @@ class Reshape(Movement):
     may_alias = True
 
     def infer(self, x: Aval) -> Aval:
-        if not agree(x.size, dims.product(self.shape)):
+        if not agree(x.size, dims.product(self.shape)) or not natural(self.shape):
             raise ShapeError(
                 f"[reshape] Cannot reshape array of size {x.size} into shape {show_shape(self.shape)}."
             )
@@ -161,7 +160,7 @@ class Slice(Movement):
     """Elements `starts + i * strides` up to, not including, `stops`; one entry per axis.
 
     0 <= starts and stops <= extent; nothing is selected where `starts` is not before `stops`. A negative
-    stride walks down from `starts`, and -1 is then the stop that includes element 0. A stride is never 0.
+    stride walks down from `starts`, which is below the extent, and -1 is then the stop that includes element 0. A stride is never 0.
     """
 
     starts: tuple[Extent, ...]
@@ -175,12 +174,8 @@ class Slice(Movement):
         shape = []
         for n, start, stop, stride in zip(x.shape, self.starts, self.stops, self.strides, strict=True):
             last, top = (stop, n) if stride > 0 else (start, n - 1)
-            if (
-                stride == 0
-                or dims.decide("lt", start, 0 if stride > 0 else -1)
-                or dims.decide("lt", stop, -1)
-                or dims.decide("gt", last, dims.maximum(top, 0))
-            ):
+            inside = stride != 0 and holds("ge", start, 0 if stride > 0 else -1)
+            if not inside or not holds("ge", stop, -1) or not holds("le", last, top):
                 raise ShapeError(f"[slice] {start}:{stop}:{stride} is out of range for extent {n} of {x!r}.")
             shape.append(slice_length(start, stop, stride))
         return Aval(tuple(shape), x.dtype)
@@ -223,10 +218,9 @@ class SliceUpdate(Primitive):
         fits = len(self.starts) == len(self.strides) == x.ndim == update.ndim and x.dtype is update.dtype
         for n, m, start, stride in zip(x.shape, update.shape, self.starts, self.strides, strict=False):
             last = start + (m - 1) * stride
-            outside = dims.decide("lt", dims.minimum(start, last), 0) or dims.decide(
-                "ge", dims.maximum(start, last), n
-            )
-            fits = fits and stride != 0 and (not outside or not dims.decide("gt", m, 0))
+            low, high = (start, last) if stride > 0 else (last, start)
+            inside = dims.decide("le", m, 0) or (holds("ge", low, 0) and holds("lt", high, n))
+            fits = fits and stride != 0 and inside
         if not fits:
             raise ShapeError(f"[slice_update] cannot write {show((update,))} into {x!r} as {self!r}.")
         return x
@@ -339,7 +333,7 @@ class Pad(Primitive):
 
     def infer(self, x: Aval, value: Aval) -> Aval:
         fits = len(self.low) == len(self.high) == x.ndim and value.ndim == 0 and value.dtype is x.dtype
-        if not fits or any(dims.decide("lt", n, 0) for n in (*self.low, *self.high)):
+        if not fits or not natural((*self.low, *self.high)):
             raise ShapeError(f"[pad] cannot pad {x!r} with {value!r}: low {self.low}, high {self.high}.")
         shape = tuple(low + n + high for low, n, high in zip(self.low, x.shape, self.high, strict=True))
         return Aval(shape, x.dtype)
@@ -423,7 +417,8 @@ class Iota(Source):
     dtype: Dtype
 
     def infer(self) -> Aval:
-        if not 0 <= self.axis < len(self.shape) or self.dtype is dtypes.bool_:
+        fits = 0 <= self.axis < len(self.shape) and self.dtype is not dtypes.bool_
+        if not fits or not natural(self.shape):
             raise ShapeError(f"[iota] no axis {self.axis} of numbers in {Aval(self.shape, self.dtype)!r}.")
         return Aval(self.shape, self.dtype)
 
@@ -470,11 +465,3 @@ class OptimizationBarrier(Primitive):
 def _together(handles: MaybeHandles) -> MaybeHandles:
     found = iter(record_all(OptimizationBarrier(), *[h._value for h in handles if h is not None]))
     return [None if h is None else next(found) for h in handles]
-
-
-def _dim_to_array(extent: Dim, dtype: Dtype) -> array:
-    return record(DimValue(extent, dtype))
-
-
-# `array(extent)` needs a primitive, and primitives need `array`
-_array_module.dim_to_array = _dim_to_array
