@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ingot.runtime import interpreter
 from ingot.tracer import config, evaluate
 from ingot.tracer.array import Value
+from ingot.tracer.evaluate import Executable
 from ingot.tracer.graph import Graph
 from ingot.tracer.state import ABSTRACT
 from ingot.tracer.trace import build_graph, linearise
@@ -26,7 +27,7 @@ class Runtime:
         else:
             interpreter.evaluate_lazy(values)
 
-    def executable(self, graph: Graph) -> evaluate.Executable:
+    def executable(self, graph: Graph) -> Executable:
         # imported late: only compiled functions need the lowering
         try:
             from ingot.runtime.executable import executable

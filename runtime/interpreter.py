@@ -21,14 +21,14 @@ def evaluate_lazy(values: Sequence[Value]) -> None:
     """Give every value its storage. Nodes are forgotten as they are evaluated, so that intermediate results
     nobody holds are freed on the way; inside grad, vjp and jvp nodes stay, for the derivatives."""
     if len(values) == 1 and _is_ready(values[0]):
-        inner, leaves = list(values), []  # the most frequent graph: one node on evaluated operands
+        inner, leaves = list(values), list[Value]()  # the most frequent graph: one node on evaluated operands
     else:
         inner, leaves = linearise(values, _known)
     for value in leaves:
         if value.storage is None:
             raise TracerError(
-                "[eval] The value depends on an argument of compile, vmap or export, which has none. It was kept "
-                "in a variable after that call ended; return it from the function instead."
+                "[eval] The value depends on an argument of compile, vmap or export, which has none. It was "
+                "kept in a variable after that call ended; return it from the function instead."
             )
     retain = state.depth > 0
     with np.errstate(all="ignore"):

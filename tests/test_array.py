@@ -1,4 +1,4 @@
-"""The array: construction, dtypes, printing, conversion, rebinding; beside the real MLX where it is installed."""
+"""The array: construction, dtypes, printing, conversion, rebinding; beside the real MLX."""
 
 import copy
 import math
@@ -35,7 +35,9 @@ CONSTRUCTED = [
 @pytest.mark.parametrize("text", CONSTRUCTED)
 def test_constructed_and_printed_as_mlx_does(mlx, text):
     def run(m):
-        return eval(text, {"m": m, "np": np, "array": m.array, "arange": m.arange, "zeros": m.zeros, "float": float})
+        return eval(
+            text, {"m": m, "np": np, "array": m.array, "arange": m.arange, "zeros": m.zeros, "float": float}
+        )
 
     ours, theirs = run(mx), run(mlx)
     assert tuple(ours.shape) == tuple(theirs.shape)

@@ -254,9 +254,12 @@ def test_transforms_of_compiled_functions():
     x = mx.array(np.linspace(-1, 1, 5), dtype=mx.float64)
     np.testing.assert_allclose(np.array(mx.grad(compiled)(x)), np.array(mx.grad(plain)(x)))
     np.testing.assert_allclose(
-        np.array(mx.vmap(mx.grad(compiled))(x.reshape(5, 1))), np.array(mx.vmap(mx.grad(plain))(x.reshape(5, 1)))
+        np.array(mx.vmap(mx.grad(compiled))(x.reshape(5, 1))),
+        np.array(mx.vmap(mx.grad(plain))(x.reshape(5, 1))),
     )
-    np.testing.assert_allclose(np.array(mx.compile(mx.grad(compiled))(x)), np.array(mx.grad(plain)(x)), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.array(mx.compile(mx.grad(compiled))(x)), np.array(mx.grad(plain)(x)), rtol=1e-12
+    )
     # a gradient with respect to an array the compiled function captures
     w = mx.array(2.0)
     compiled_w = mx.compile(lambda x: x * w)
@@ -398,11 +401,21 @@ class TestShapeless:
             lambda x: mx.vmap(mx.grad(lambda y: (mx.sin(y) * y).sum() / y.shape[0]))(x),
             lambda x: mx.grad(lambda z: mx.vmap(lambda y: (y[:-1] * y[1:]).sum())(z).sum())(x),
             lambda x: mx.vmap(lambda r: mx.cond(r.sum() > 0, lambda y: y * y, mx.sin, r))(x),
-            lambda x: mx.vmap(lambda r: mx.while_loop(lambda s: (s * s).sum() < 50, lambda s: s * 2 + 1, r))(x),
+            lambda x: mx.vmap(lambda r: mx.while_loop(lambda s: (s * s).sum() < 50, lambda s: s * 2 + 1, r))(
+                x
+            ),
             lambda x: mx.jvp(lambda y: y @ y.T, [x], [x * 2])[1][0],
             lambda x: mx.grad(lambda y: mx.checkpoint(lambda z: mx.sin(z) * z.shape[0])(y).sum())(x),
         ],
-        ids=["vmap checkpoint", "vmap grad", "grad vmap", "vmap cond", "vmap while", "jvp", "grad checkpoint"],
+        ids=[
+            "vmap checkpoint",
+            "vmap grad",
+            "grad vmap",
+            "vmap cond",
+            "vmap while",
+            "jvp",
+            "grad checkpoint",
+        ],
     )
     def test_transforms_inside(self, fun):
         compiled = mx.compile(fun, shapeless=True)

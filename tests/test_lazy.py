@@ -29,7 +29,16 @@ def test_nothing_runs_before_it_is_needed():
 
 @pytest.mark.parametrize(
     "use",
-    [str, repr, lambda x: x.tolist(), np.array, memoryview, lambda x: mx.eval({"x": [x]}), np.from_dlpack, len],
+    [
+        str,
+        repr,
+        lambda x: x.tolist(),
+        np.array,
+        memoryview,
+        lambda x: mx.eval({"x": [x]}),
+        np.from_dlpack,
+        len,
+    ],
     ids=["str", "repr", "tolist", "numpy", "memoryview", "eval", "dlpack", "len"],
 )
 def test_what_evaluates(use):
@@ -156,7 +165,9 @@ def test_compiled_tier_gives_the_same():
     results = []
     for tier in ("interpret", "compile"):
         env = {**os.environ, "INGOT_EAGER": tier}
-        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
         results.append(float(out.stdout))
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 

@@ -1,7 +1,7 @@
 """Random stacks of transforms over random functions, each level against a loop or finite differences.
 
-A stack is checked level by level from the inside: level k is the transform of level k-1 as the library computes it,
-compared with the same transform done numerically on level k-1.
+A stack is checked level by level from the inside: level k is the transform of level k-1 as the library
+computes it, compared with the same transform done numerically on level k-1.
 """
 
 import numpy as np
@@ -61,7 +61,9 @@ TRANSFORMS = {
     "vjp": lambda f: lambda x: mx.vjp(f, [x], [x * 0.5 + 1])[1][0],
     "jvp": lambda f: lambda x: mx.jvp(f, [x], [mx.cos(x)])[1][0],
     "vmap": lambda f: lambda x: mx.vmap(f)(mx.stack([x, x * 0.5])).sum(axis=0),
-    "vmap_out": lambda f: lambda x: mx.vmap(f, in_axes=1, out_axes=1)(mx.stack([x, x * 0.5], axis=1)).sum(axis=1),
+    "vmap_out": lambda f: (
+        lambda x: mx.vmap(f, in_axes=1, out_axes=1)(mx.stack([x, x * 0.5], axis=1)).sum(axis=1)
+    ),
     "compile": mx.compile,
     "checkpoint": mx.checkpoint,
 }
@@ -121,7 +123,9 @@ def test_stacks(names, stack, seed):
         got = np.array(f(arr(x)))
         expected = numerically(name, lambda z, inner=inner: np.array(inner(arr(z))), x)
         scale = 1 + np.abs(expected).max()
-        np.testing.assert_allclose(got / scale, expected / scale, atol=1e-6, err_msg=f"{names} {stack} at {name}")
+        np.testing.assert_allclose(
+            got / scale, expected / scale, atol=1e-6, err_msg=f"{names} {stack} at {name}"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))

@@ -1,13 +1,14 @@
 """The array and the lazy graph behind it.
 
-An `array` is a handle that can be rebound (in-place updates); it holds a `Value`, which cannot change except by
-receiving its storage. A value comes from a `LazyNode` (a primitive and its operands) or is a leaf.
+An `array` is a handle that can be rebound (in-place updates); it holds a `Value`, which cannot change
+except by receiving its storage. A value comes from a `LazyNode` (a primitive and its operands) or is a leaf.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -18,15 +19,15 @@ from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import TracerError
 from ingot.tracer.evaluate import evaluator
 from ingot.tracer.graph import Literal, Location
-from ingot.tracer.primitive import Primitive, _inferred
+from ingot.tracer.primitive import Primitive, _inferred, registry
 from ingot.tracer.state import ABSTRACT, next_serial, state, user_frame
 
 
 class Storage:
     """Memory that values view: `owner` keeps it alive.
 
-    `pinned`: a writable view was handed out, so the contents may change. `frozen`: a graph holds the contents as
-    a constant, so a writable view gets a copy.
+    `pinned`: a writable view was handed out, so the contents may change. `frozen`: a graph holds the contents
+    as a constant, so a writable view gets a copy.
     """
 
     __slots__ = ("owner", "pinned", "frozen", "_pointer", "_nbytes")
@@ -69,6 +70,7 @@ class LazyNode:
         return None if self.where is None else Location(*self.where)
 
 
+@final
 class Value:
     """One result in the lazy graph, or a leaf. `view` is the NumPy view of its storage once it is known."""
 
@@ -158,8 +160,8 @@ def _abstract_error() -> TracerError:
     where = user_frame()
     at = f" at {Location(*where)}" if where else ""
     return TracerError(
-        f"[eval] The value of an array is not known during function transformations like compile or vmap{at}. "
-        "Use array operations instead of Python control flow, or evaluate outside the transformed function."
+        f"[eval] The value of an array is not known during function transformations like compile or vmap{at}."
+        " Use array operations instead of Python control flow, or evaluate outside the transformed function."
     )
 
 
@@ -167,7 +169,7 @@ class array:
     """An N-dimensional array: lazy until its value is needed.
 
     Args:
-        val: scalar, nested list or tuple, NumPy array, array, or an object with the buffer protocol or DLPack.
+        val: scalar, nested list or tuple, NumPy array, array, object with the buffer protocol or DLPack.
         dtype: element type; by default bool, int32 (int64 where needed), float32 or complex64 for Python
             values and the element type of an array (float64 arrays of other libraries become float32).
 
@@ -248,7 +250,8 @@ class array:
         view = self._view()
         if view.size != 1:
             raise ValueError(
-                f"[convert] Only length-1 arrays can be converted to Python scalars, not shape {_shape(self)}."
+                f"[convert] Only length-1 arrays can be converted to Python scalars, not shape "
+                f"{_shape(self)}."
             )
         return view.item() if self.dtype is not dtypes.bfloat16 else float(view.reshape(()))
 
@@ -296,13 +299,14 @@ class array:
     def _writable_view(self) -> np.ndarray:
         """A view that outside code may write through: pins the storage."""
         value = self._evaluated()
-        view = value.view
-        if not view.flags.writeable or value.storage.frozen:
+        view, storage = value.view, value.storage
+        assert view is not None and storage is not None
+        if not view.flags.writeable or storage.frozen:
             # Memory nobody may write (a mapped file, a constant): the array gets its own copy first.
-            fresh = leaf(view.copy(), aval=value.aval)
-            value.storage, value.view = fresh.storage, fresh.view
-            view = value.view
-        value.storage.pinned = True
+            view = view.copy()
+            storage = Storage(view)
+            value.storage, value.view = storage, view
+        storage.pinned = True
         return view.view()
 
     def __dlpack__(self, **kwargs: Any) -> Any:
@@ -452,7 +456,7 @@ def _value_of_list(val: Sequence[Any], dtype: Dtype | None) -> Value:
         parts = [x if isinstance(x, array) else array(x) for x in flat]
         if any(p.shape != parts[0].shape for p in parts):
             raise ValueError("[array] Initialization encountered non-uniform length.")
-        stacked = stack_hook[0](parts).reshape(shape + tuple(parts[0].shape))
+        stacked = _joined(parts).reshape(shape + parts[0].shape)
         return (stacked if dtype is None else stacked.astype(dtype))._value
     if any(
         isinstance(x, np.ndarray | np.generic) or not isinstance(x, bool | int | float | complex)
@@ -477,7 +481,7 @@ def _value_of_list(val: Sequence[Any], dtype: Dtype | None) -> Value:
 
 
 def _list_dtype(flat: Sequence[Any]) -> Dtype:
-    """float32 for an empty list; else the smallest of bool, int32, int64, float32, complex64 that holds all."""
+    """float32 for an empty list; else the first of bool, int32, int64, float32, complex64 that holds all."""
     if not flat:
         return dtypes.float32
     kinds = set(map(type, flat))
@@ -533,10 +537,15 @@ def _convert(view: np.ndarray, dtype: Dtype) -> np.ndarray:
         return np.array(view, dtype=target, order="C", copy=True)
 
 
-stack_hook: list[Any] = [None]
-"""`ops.stack`, set when the operations are attached; nested lists of arrays need it."""
+# Primitives need `array`; where it needs one of them, it finds it by name.
+
+
+def _joined(parts: Sequence[array]) -> array:
+    """Arrays of one shape, in the dtype they promote to, one after the other."""
+    dtype = reduce(dtypes.promote, [p.dtype for p in parts])
+    return record(registry["concatenate"](0), *[p.astype(dtype).reshape(-1)._value for p in parts])
 
 
 def dim_to_array(extent: Dim, dtype: Dtype) -> array:
     """A symbolic extent as a scalar array."""
-    raise NotImplementedError  # replaced by primitives.shape when it registers DimValue
+    return record(registry["dim_value"](extent, dtype))

@@ -23,6 +23,7 @@ class Aval:
     dtype: Dtype
     ndim: int
     is_symbolic: bool
+    _size: Extent | None
 
     _table: dict[tuple[tuple[Extent, ...], Dtype], Aval] = {}
 

@@ -21,7 +21,7 @@ VARIABLES: dict[str, Variable] = {
         "how lazy graphs outside `compile` run: on the NumPy interpreter or compiled",
         ("interpret", "compile"),
     ),
-    "INGOT_CACHE_DIR": Variable("", "folder of the kernel cache; empty means ~/.cache/ingot, `off` none on disk"),
+    "INGOT_CACHE_DIR": Variable("", "folder of the kernel cache; empty: ~/.cache/ingot, `off`: none on disk"),
     "INGOT_CACHE_SIZE": Variable("268435456", "bound of the kernel cache on disk, in bytes"),
     "INGOT_PRINT_AFTER": Variable("", "print the IR after these passes (comma separated, or `all`)"),
     "INGOT_TIMINGS": Variable("0", "1: print the time each lowering pass took", ("0", "1")),

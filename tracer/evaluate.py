@@ -1,4 +1,4 @@
-"""The one hook through which arrays get values. `runtime` installs the evaluator; nothing here knows how it works."""
+"""The one hook through which arrays get values: `runtime` installs the evaluator, nothing here knows it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import CodeType
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ingot.tracer.primitive import Primitive, substitute_param, symbols_of_param
 Scalar = bool | int | float | complex
 
 
+@final
 class Literal:
     """A scalar constant operand, printed inline. Two literals are equal when their bits are."""
 
@@ -131,7 +132,7 @@ class Constant:
         """SHA-256 over dtype, shape and the row-contiguous bytes."""
         if self._digest is None:
             h = hashlib.sha256(repr(self.aval).encode())
-            h.update(np.ascontiguousarray(self.data).reshape(-1).view(np.uint8))
+            h.update(np.ascontiguousarray(self.data).reshape(-1).view(np.uint8).data)
             self._digest = h.digest()
         return self._digest
 
@@ -299,6 +300,12 @@ class GraphBuilder:
         for guard in guards:
             symbols_of_param((guard.left, guard.right), found)
         return Graph(
-            self.name, self.inputs, tuple(self.constants), tuple(self.nodes), tuple(outputs), tuple(found), guards,
+            self.name,
+            self.inputs,
+            tuple(self.constants),
+            tuple(self.nodes),
+            tuple(outputs),
+            tuple(found),
+            guards,
             self.input_names,
-        )  # fmt: skip
+        )

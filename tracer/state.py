@@ -12,7 +12,7 @@ from types import CodeType
 CONCRETE = 1
 """Trace level of values that derive from an argument of grad, vjp or jvp: they can be evaluated."""
 ABSTRACT = 2
-"""Trace level of values that derive from an argument of compile, vmap or export: only shape and dtype are known."""
+"""Trace level of values that derive from an argument of compile, vmap or export: only avals are known."""
 
 next_serial = count(1).__next__
 """Order of creation of values: a topological order of every lazy graph."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, DimScope, Extent, Guard
 from ingot.tracer.errors import TracerError
 from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal, Location, Operand
+from ingot.tracer.primitive import registry
 from ingot.tracer.state import ABSTRACT, CONCRETE, next_serial, state, tracing, user_frame
 
 
@@ -21,7 +22,7 @@ def linearise(
 ) -> tuple[list[Value], list[Value]]:
     """Nodes that `roots` depend on, in topological order (one value stands for each), and the leaves.
 
-    A value for which `stop` is true is a leaf even when it has a node. Iterative: chains may be of any length.
+    A value for which `stop` is true is a leaf even when it has a node. Iterative: chains may be long.
     """
     seen: set[int] = set()
     inner: list[Value] = []
@@ -84,15 +85,10 @@ def concrete_argument(x: array) -> array:
     if source.storage is not None and outside:
         fresh = Value(source.aval, None, 0, CONCRETE)
     else:
-        fresh = Value(
-            source.aval, LazyNode(identity_hook[0], (source,), None, ""), 0, max(CONCRETE, source.trace)
-        )
+        node = LazyNode(registry["identity"](), (source,), None, "")
+        fresh = Value(source.aval, node, 0, max(CONCRETE, source.trace))
     fresh.storage, fresh.view = source.storage, source.view
     return wrap(fresh)
-
-
-identity_hook: list = [None]
-"""The primitive `Identity`, set when the primitives are declared."""
 
 
 def build_graph(
@@ -155,8 +151,8 @@ def _leaked() -> TracerError:
     where = user_frame()
     at = f" at {Location(*where)}" if where else ""
     return TracerError(
-        f"[trace] The function uses an array that belongs to another compile, vmap or export call{at}: it was "
-        "kept from there in a variable. Return it from that function instead."
+        f"[trace] The function uses an array that belongs to another compile, vmap or export call{at}: it "
+        "was kept from there in a variable. Return it from that function instead."
     )
 
 
@@ -198,8 +194,8 @@ def trace(
 ) -> Traced:
     """Run `fun` on abstract arguments of `avals`; it returns a flat sequence of arrays.
 
-    samples: sizes of the symbols in `avals`; comparisons of extents that ranges do not decide take their answer
-    and become guards of the graph; equalities are solved, so that equal extents are one symbol.
+    samples: sizes of the symbols in `avals`; comparisons of extents that ranges do not decide take their
+    answer and become guards of the graph; equalities are solved, so that equal extents are one symbol.
     """
     name = name or getattr(fun, "__name__", "f")
     scope = DimScope(samples or {}, policy, _locate)
@@ -258,7 +254,7 @@ def _solution(guard: Guard) -> tuple[str, Extent] | None:
 def inline(
     graph: Graph, operands: Sequence[Value | Literal], env: dict[str, Extent] | None = None
 ) -> list[array]:
-    """Record the nodes of `graph` on `operands`; its dims are bound by their shapes, extents may stay symbolic."""
+    """Record the nodes of `graph` on `operands`, whose shapes, symbolic ones too, bind its dims."""
     if graph.dims:
         graph = graph.substitute(env if env is not None else match_dims(graph, [o.aval for o in operands]))
     values: list[Value | Literal] = list(operands)
@@ -279,8 +275,10 @@ def inline(
 def match_dims(graph: Graph, avals: Sequence[Aval]) -> dict[str, Extent]:
     """Extents of the graph's dims for operands of `avals`, which may be symbolic themselves."""
     names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
-    match = dims.match_shapes if any(a.is_symbolic for a in avals) else dims.bind_shapes
-    return dict(match([a.shape for a in graph.inputs], [a.shape for a in avals], names))  # type: ignore[operator]
+    match: Callable[..., Mapping[str, Extent]] = (
+        dims.match_shapes if any(a.is_symbolic for a in avals) else dims.bind_shapes
+    )
+    return dict(match([a.shape for a in graph.inputs], [a.shape for a in avals], names))
 
 
 def numpy_of(value: Value | Literal) -> np.ndarray:

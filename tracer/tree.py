@@ -72,7 +72,7 @@ def _parts(value: Any) -> tuple[str, Iterable[Any], tuple[Any, ...], Any] | None
         return "list", value, (), None
     if isinstance(value, tuple):
         if _is_namedtuple(value):
-            return "namedtuple", value, tuple(value._fields), type(value)
+            return "namedtuple", value, tuple(value._fields), type(value)  # type: ignore[attr-defined]
         return "tuple", value, (), None
     label = _types.get(type(value))
     if label is not None:
@@ -164,7 +164,7 @@ def restore(saved: Sequence[tuple[Any, Any]]) -> None:
 
 
 def assign(value: Any, tree: Tree, leaves: Iterable[Any]) -> Any:
-    """Make `value` hold `leaves` in the structure `tree`, in the mutable containers that it consists of already.
+    """Make `value` hold `leaves` in the structure `tree`, in the mutable containers it consists of already.
 
     Returns `value`, or what takes its place where it is immutable.
     """

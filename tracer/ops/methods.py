@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ingot.tracer import array as _array
-from ingot.tracer import trace as _trace
 from ingot.tracer.array import array
 from ingot.tracer.dims import Dim
 from ingot.tracer.ops import index, math
-from ingot.tracer.primitives.elementwise import Identity
 
 _OPERAND = (array, bool, int, float, complex, np.ndarray, np.generic, Dim)
 
@@ -151,7 +148,7 @@ _ops: dict[str, Any] = {}
 
 
 def attach(operations: dict[str, Any]) -> None:
-    """Give `array` its operators and methods, and the tracer's hooks their operations."""
+    """Give `array` its operators and methods."""
     _ops.update({name: value for name, value in operations.items() if callable(value)})
     _attach_operators()
     for name in _FUNCTIONS:
@@ -171,5 +168,3 @@ def attach(operations: dict[str, Any]) -> None:
     }
     for name, method in methods.items():
         setattr(array, name, method)
-    _array.stack_hook[0] = _ops["stack"]
-    _trace.identity_hook[0] = Identity()

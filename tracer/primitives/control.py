@@ -145,7 +145,7 @@ def _inexact(handles: Handles) -> list[bool]:
     return [h.dtype.is_inexact for h in handles]
 
 
-# -- call -----------------------------------------------------------------------------------------------------
+# -- call ---------------------------------------------------------------------------------------------------
 
 
 class Call(Primitive):
@@ -185,7 +185,9 @@ class Call(Primitive):
         return [next(answers) if w else None for w in wanted]
 
     def jvp(self, primals: Handles, tangents: MaybeHandles, results: Handles) -> MaybeHandles:
-        graph, moving = jvp_graph(_concrete(self.graph, [p._value.aval for p in primals]), [t is not None for t in tangents])
+        graph, moving = jvp_graph(
+            _concrete(self.graph, [p._value.aval for p in primals]), [t is not None for t in tangents]
+        )
         found = inline(graph, _values([*primals, *(t for t in tangents if t is not None)]))
         pushed = iter(found[len(results) :])
         return [next(pushed) if m else None for m in moving]
@@ -208,7 +210,7 @@ def _concrete(graph: Graph, avals: Sequence[Aval]) -> Graph:
     return graph.substitute(match_dims(graph, avals)) if graph.dims else graph
 
 
-# -- cond -----------------------------------------------------------------------------------------------------
+# -- cond ---------------------------------------------------------------------------------------------------
 
 
 class Cond(Primitive):
@@ -305,7 +307,7 @@ def _zeros(aval: Aval) -> array:
     return zero.broadcast_to(aval.shape) if aval.ndim else zero + wrap(Literal(0, aval.dtype))
 
 
-# -- while ----------------------------------------------------------------------------------------------------
+# -- while --------------------------------------------------------------------------------------------------
 
 
 class WhileLoop(Primitive):

@@ -46,9 +46,7 @@ class _State:
 
     def __init__(self, inputs: Any, outputs: Any) -> None:
         read, structure = _state_leaves("inputs", inputs)
-        self.written, written = (
-            (read, structure) if outputs is inputs else _state_leaves("outputs", outputs)
-        )
+        self.written, written = (read, structure) if outputs is inputs else _state_leaves("outputs", outputs)
         positions: dict[int, int] = {}
         self.handles: list[array] = []
         self.inputs = structure, self._pattern(read, positions)
@@ -69,8 +67,8 @@ class _State:
 class _NewState:
     """What a trace left in `outputs=`: its structure, and for each leaf which array it is or the constant.
 
-    The arrays are those there were before the call, by position, and then new ones: a handle that the function
-    updates in place stays the same object, one that it replaces leaves the old array as it was.
+    The arrays are those there were before the call, by position, and then new ones: a handle that the
+    function updates in place stays the same object, one that it replaces leaves the old array as it was.
     """
 
     def __init__(self, outputs: Any, before: _State) -> None:
@@ -89,7 +87,7 @@ class _NewState:
         self.positions, self.arrays = list(found), list(found.values())
 
     def store(self, outputs: Any, before: _State, results: Sequence[array], fresh: bool) -> None:
-        """Do to `outputs` and its arrays what the trace did. Constants in it are left alone, if they are there."""
+        """Do to `outputs` and its arrays what the trace did; constants that are in it are left alone."""
         n = len(before.handles) if before.outputs == self.before else self.n_inputs
         arrays = dict(enumerate(before.handles[:n]))
         for at, new in zip(self.positions, results, strict=True):
@@ -139,8 +137,8 @@ def close(graph: Graph) -> tuple[Graph, list[Value]]:
 class CompiledFunction:
     """What `compile` returns: a callable with a cache of traces by signature.
 
-    Signature: the tree of the arguments, shape and dtype of each array in it (with `shapeless`, rank and dtype),
-    every other argument by type and value, and the arrays in the captured state.
+    Signature: the tree of the arguments, shape and dtype of each array in it (with `shapeless`, rank and
+    dtype), every other argument by type and value, and the same of the arrays in the captured state.
     """
 
     def __init__(self, fun: Callable, inputs: Any, outputs: Any, shapeless: bool) -> None:
@@ -266,7 +264,8 @@ class CompiledFunction:
         for x in tree.leaves(self._inputs):
             if isinstance(x, array) and captured.get(id(x)) is not x._value and id(x) not in allowed:
                 raise ValueError(
-                    f"[compile] {self!r} changes an array in `inputs=` that is not in `outputs=`: name it in both."
+                    f"[compile] {self!r} changes an array in `inputs=` that is not in `outputs=`: name it in "
+                    "both."
                 )
 
     def _explain(self, key: Any, same_signature: bool) -> None:
@@ -319,7 +318,8 @@ def _state_leaves(name: str, where: Any) -> tuple[list[Any], tree.Tree]:
     for x in leaves:
         if not isinstance(x, (array, *_STATIC)):
             raise ValueError(
-                f"[compile] {name}= must be a nested list, tuple or dict of arrays, but holds {type(x).__name__}."
+                f"[compile] {name}= must be a nested list, tuple or dict of arrays, but holds "
+                f"{type(x).__name__}."
             )
     return leaves, structure
 
@@ -365,11 +365,12 @@ def check_call(graph: Graph, avals: Sequence[Aval]) -> dict[str, int]:
 
 
 def compile(fun: Callable, inputs: Any = None, outputs: Any = None, shapeless: bool = False) -> Callable:
-    """A function that traces `fun` at its first call with a signature and runs the compiled graph from then on.
+    """A function that traces `fun` at its first call with a signature and runs the compiled graph then on.
 
     Args:
-        inputs: nested list, tuple or dict of arrays that `fun` reads from outside: they become hidden arguments.
-        outputs: the same for arrays that `fun` updates: they are updated after each call.
+        inputs: nested list, tuple or dict of arrays that `fun` reads from outside: hidden arguments.
+        outputs: the same for arrays that `fun` updates: each call does to them what `fun` did when it was
+            traced. An array in `inputs` that `fun` updates must be in both.
         shapeless: shapes may change without a new trace, except where `fun` depended on one (a guard).
 
     Returns:

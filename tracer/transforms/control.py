@@ -26,7 +26,7 @@ def _arrays(name: str, value: Any) -> tuple[list[array], tree.Tree]:
 def _traced(
     name: str, fun: Callable, structure: tree.Tree, avals: Sequence[Aval]
 ) -> tuple[Graph, list[Value], tree.Tree]:
-    """Closed graph of `fun` called with the tree of arguments, what it captures, and the tree of its results."""
+    """Closed graph of `fun` called with the tree of arguments, what it captures, the tree of its results."""
     out_tree: list[tree.Tree] = []
 
     def flat_fun(*arguments: array) -> list[array]:
@@ -42,8 +42,8 @@ def _traced(
 def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> Any:
     """`true_fun(*operands)` where the scalar `pred` is true, else `false_fun(*operands)`.
 
-    Both functions are traced; only the chosen one runs. They must return trees of the same structure, shapes and
-    dtypes. Differentiable, mappable, exportable.
+    Both functions are traced; only the chosen one runs. They must return trees of the same structure, shapes
+    and dtypes. Differentiable, mappable, exportable.
 
     Raises:
         ShapeError: when `pred` is not a scalar or the branches disagree; shows both.
@@ -60,8 +60,8 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> 
     other, other_captured, other_tree = _traced("cond", false_fun, structure, avals)
     if then_tree != other_tree or not agree_avals(then.output_avals, other.output_avals):
         raise ShapeError(
-            f"[cond] the branches must return the same structure, shapes and dtypes: ({show(then.output_avals)}) "
-            f"and ({show(other.output_avals)})."
+            "[cond] the branches must return the same structure, shapes and dtypes: "
+            f"({show(then.output_avals)}) and ({show(other.output_avals)})."
         )
     n, n_then = len(flat), len(then_captured)
     captured = then_captured + other_captured
@@ -78,8 +78,8 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init: Any) -> Any:
     """Repeat `state = body_fun(state)` while `cond_fun(state)` is true; returns the last state.
 
     `init` is a tree of arrays and scalars, passed to both functions as one argument; the body must keep its
-    structure, shapes and dtypes. jvp and vmap work; a vjp does not exist, since the number of steps, and so the
-    memory for the way back, depends on data.
+    structure, shapes and dtypes. jvp and vmap work; a vjp does not exist, since the number of steps, and so
+    the memory for the way back, depends on data.
 
     Raises:
         ShapeError: when the body changes the state's avals; shows both.
@@ -97,8 +97,8 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init: Any) -> Any:
         )
     if body_tree != structure or not agree_avals(avals, body.output_avals):
         raise ShapeError(
-            f"[while_loop] the body must keep the state's structure, shapes and dtypes: from ({show(avals)}) it "
-            f"makes ({show(body.output_avals)})."
+            f"[while_loop] the body must keep the state's structure, shapes and dtypes: from ({show(avals)}) "
+            f"it makes ({show(body.output_avals)})."
         )
     loop = WhileLoop(
         _captured_first(condition, len(avals), as_bool=True),

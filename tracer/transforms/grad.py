@@ -135,7 +135,7 @@ def value_and_grad(
     """A function that returns the result of `fun` and the gradient of its (first) output, a scalar.
 
     Args:
-        argnums: position or positions of the arguments to differentiate; by default 0, or none with `argnames`.
+        argnums: position or positions of the arguments to differentiate; by default 0, none with `argnames`.
         argnames: keyword or keywords to differentiate.
 
     Returns:
@@ -201,8 +201,8 @@ def _value_and_grad(
         leaves = [x for x in tree.leaves(result[0]) if isinstance(x, array)]
         if not leaves or not _is_loss(result[0], leaves[0]):
             raise ValueError(
-                f"[{name}] The return value of the function whose gradient we want to compute should be either "
-                f"a scalar array or a tuple with the scalar array first, but it is {type(result[0]).__name__}."
+                f"[{name}] The return value of the function whose gradient is asked for should be a scalar "
+                f"array or a tuple with the scalar array first, but it is {type(result[0]).__name__}."
             )
         if leaves[0].ndim != 0 and not agree(leaves[0].size, 1):
             raise ValueError(

@@ -70,8 +70,8 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
     """A function that maps `fun` over an axis of its arguments.
 
     Args:
-        in_axes: axis to map for each argument: an int for all, or a tree of ints and None (not mapped) that is a
-            prefix of the tree of arguments.
+        in_axes: axis to map for each argument: an int for all, or a tree of ints and None (not mapped) that
+            is a prefix of the tree of arguments.
         out_axes: where the mapped axis goes in the results, as a prefix of their tree; None for a result that
             does not depend on it.
 
@@ -89,7 +89,8 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
         for leaf, axis in zip(leaves, given, strict=True):
             if axis is not None and not isinstance(leaf, array):
                 raise ValueError(
-                    f"[vmap] The arguments should contain only arrays along mapped axes, got {type(leaf).__name__}."
+                    f"[vmap] The arguments should contain only arrays along mapped axes, got "
+                    f"{type(leaf).__name__}."
                 )
             operands.append(leaf)
             axes.append(None if axis is None else _normal("in_axes", axis, leaf.ndim, leaf.shape))
@@ -119,7 +120,7 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
 
 
 def _spread_inputs(in_axes: Any, structure: tree.Tree) -> list[int | None]:
-    """Axes of the arguments; those of a single argument may also be given without a tuple around them (MLX)."""
+    """Axes of the arguments; those of a single dict may be given without a tuple around them (MLX)."""
     if isinstance(in_axes, dict) and len(structure.children) == 1:
         in_axes = (in_axes,)
     return spread("in_axes", in_axes, structure)
