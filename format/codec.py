@@ -17,13 +17,10 @@ and `verify` checks the invariants of the IR.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from itertools import repeat
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +34,7 @@ from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, Literal, Location, Node, Operand
-from ingot.tracer.primitive import Primitive, registry
+from ingot.tracer.primitive import Primitive, check_params, registry
 from ingot.tracer.primitives.elementwise import Elementwise
 from ingot.tracer.tree import Tree
 
@@ -219,7 +216,7 @@ class Encoder:
 
     def _primitive(self, primitive: Primitive) -> int:
         kind = type(primitive)
-        return self._primitives.add(kind, lambda: [kind.name, kind.version, list(_names(kind))])
+        return self._primitives.add(kind, lambda: [kind.name, kind.version, list(kind.fields)])
 
     def _constant(self, constant: Constant) -> int:
         def row() -> list[Any]:
@@ -619,14 +616,12 @@ class _GraphDecoder:
         return [Location(files[f - 1], line) if f else None for f, line in zip(index, lines, strict=True)]
 
     def _primitive(self, kind: type[Primitive], values: Any) -> Primitive:
-        names = _names(kind)
+        names = kind.fields
         if type(values) is not tuple or len(values) != len(names):
             raise DamageError(f"{self.what}: {kind.name} has the parameters {names}, the file gives {values}")
         try:
             params = [self._param(v) for v in values]
-            for name, value, (owner, hint) in zip(names, params, _hints(kind), strict=True):
-                if not _conforms(value, owner, hint):
-                    raise DamageError(f"{self.what}: {kind.name}: {name} cannot be {str(value)[:80]}")
+            check_params(kind, params)
             return kind(*params)
         except DamageError:
             raise
@@ -649,43 +644,6 @@ class _GraphDecoder:
             if kind == "complex":
                 return _complex(inner)
         raise DamageError(f"{self.what}: unknown parameter {value!r}")
-
-
-@cache
-def _names(kind: type[Primitive]) -> tuple[str, ...]:
-    """Parameters of a primitive, in order."""
-    return kind.fields
-
-
-@cache
-def _hints(kind: type[Primitive]) -> list[tuple[type, Any]]:
-    """For each parameter its annotation and the class that declares it."""
-    found = []
-    for name in _names(kind):
-        owner = next(c for c in kind.__mro__ if name in c.__dict__.get("__annotations__", ()))
-        found.append((owner, _resolved(owner, owner.__annotations__[name])))
-    return found
-
-
-def _resolved(owner: type, hint: Any) -> Any:
-    while isinstance(hint, str):  # the text of our own source; aliases such as Extent are text again
-        hint = eval(hint, {"Dim": Dim, **vars(sys.modules[owner.__module__])})
-    return hint
-
-
-def _conforms(value: Any, owner: type, hint: Any) -> bool:
-    """Whether a parameter is what `hint` says, the annotation of a parameter that `owner` declares."""
-    hint = _resolved(owner, hint)
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_conforms(value, owner, part) for part in parts)
-    if origin is tuple and type(value) is tuple:
-        if parts[-1] is Ellipsis:
-            return all(_conforms(item, owner, parts[0]) for item in value)
-        return len(value) == len(parts) and all(map(_conforms, value, repeat(owner), parts))
-    if hint is None or hint in (int, float, bool, str):
-        return value is None if hint is None else type(value) is hint
-    return hint is Any or (origin is None and isinstance(value, hint))
 
 
 def _verify(graph: Graph, avals: Sequence[Aval], what: str) -> None:
@@ -766,7 +724,7 @@ def _decode_primitive(row: Sequence[Any]) -> type[Primitive]:
         raise DamageError(f"the primitive {name!r} is unknown: the file needs a newer version of Ingot")
     if version != kind.version or type(version) is not int:
         raise DamageError(f"the primitive {name!r} has version {version!r}, known here is {kind.version}")
-    if names != _names(kind):
+    if names != kind.fields:
         raise DamageError(f"the primitive {name!r} has other parameters: {names!r}")
     return kind
 

@@ -1,15 +1,20 @@
 """Primitives: the operations of the IR, each declared once with all that is known about it.
 
-A primitive is an immutable record; its annotated fields are the static parameters. From them follow text form, file codec,
-equality and cache keys. Families (`Elementwise`, `Linear` and so on, in `primitives/`) derive most rules.
+A primitive is an immutable record; its annotated fields are the static parameters. From them follow text
+form, file codec, equality and cache keys. Families (`Elementwise`, `Movement` and so on, in `primitives/`)
+derive most rules.
 """
 
 from __future__ import annotations
 
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from functools import cache
+from itertools import repeat
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Union, dataclass_transform, get_args, get_origin
 
 import numpy as np
 
@@ -25,6 +30,7 @@ registry: dict[str, type[Primitive]] = {}
 """Every concrete primitive by name."""
 
 _MEMO_BOUND = 1 << 16
+_UNAMBIGUOUS = re.compile(r"(int|bool|str|Dtype|Graph|Extent|Shape|Axes|tuple|None|[\[\]|., ])+")
 _COERCE: dict[str, Callable[[Any], Any]] = {"int": operator.index, "bool": bool}
 
 _instances: dict[tuple[Any, ...], Any] = {}
@@ -37,7 +43,9 @@ class _Interning(type):
     exact: bool
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        key = (cls, args) if not kwargs and not cls.exact else (cls, args, tuple(kwargs.items()), _kinds(args))
+        key: tuple[Any, ...] = (cls, args)
+        if kwargs or cls.exact:
+            key = (cls, args, tuple(kwargs.items()), _kinds((*args, *kwargs.values())))
         try:
             found = _instances.get(key)
         except TypeError as error:
@@ -51,8 +59,10 @@ class _Interning(type):
 
 
 def _kinds(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Types of parameters, and text of floats: 1, 1.0 and True, and 0.0 and -0.0, are equal as dict keys only."""
-    return tuple([repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values])
+    """Types of parameters, text of floats: 1, 1.0 and True, and 0.0 and -0.0, are equal as dict keys only."""
+    return tuple(
+        [repr(v) if type(v) is float else _kinds(v) if type(v) is tuple else type(v) for v in values]
+    )
 
 
 @dataclass_transform(frozen_default=True)
@@ -74,7 +84,7 @@ class Primitive(metaclass=_Interning):
     coerced: ClassVar[dict[str, Callable[[Any], Any]]] = {}
     """For parameters declared `int` or `bool`: what makes them exactly that."""
     exact: ClassVar[bool] = False
-    """True when parameters may be floats, which compare equal without being the same."""
+    """True when parameters may be of several types, or floats: equal without being the same."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Written out here once: generating an __init__ for each class costs more than the rest of the import.
@@ -100,9 +110,10 @@ class Primitive(metaclass=_Interning):
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.get("__annotations__", {})
-        cls.fields = (*cls.fields, *[name for name, kind in own.items() if not str(kind).startswith("ClassVar")])
+        added = [name for name, kind in own.items() if not str(kind).startswith("ClassVar")]
+        cls.fields = (*cls.fields, *added)
         cls.coerced = {**cls.coerced, **{n: _COERCE[str(k)] for n, k in own.items() if str(k) in _COERCE}}
-        cls.exact = cls.exact or any("float" in str(kind) or "Any" in str(kind) for kind in own.values())
+        cls.exact = cls.exact or not all(_UNAMBIGUOUS.fullmatch(str(own[n])) for n in own if n in cls.fields)
         cls.abstract = abstract
         if not abstract:
             if "name" not in cls.__dict__:
@@ -162,7 +173,7 @@ class Primitive(metaclass=_Interning):
     def vmap(
         self, operands: Sequence[array], axes: Sequence[int | None], size: Extent
     ) -> tuple[Sequence[array], Sequence[int | None]]:
-        """Results and their batch axes, from operands with batch axes (None: not batched) of extent `size`."""
+        """Results and their batch axes, from operands with batch axes (None: unbatched) of extent `size`."""
         raise NotImplementedError(f"[{self.name}] vmap")
 
     # -- derived -----------------------------------------------------------------------------------
@@ -188,6 +199,43 @@ class Primitive(metaclass=_Interning):
         if all(new[name] is value for name, value in params.items()):
             return self
         return type(self)(**new)
+
+
+def check_params(cls: type[Primitive], values: Sequence[Any]) -> None:
+    """Raise TypeError unless each parameter is of the declared kind: for what comes from text and files."""
+    for name, value, (owner, hint) in zip(cls.fields, values, _declared(cls), strict=True):
+        if not _conforms(value, owner, hint):
+            raise TypeError(f"{cls.name}: {name} cannot be {str(value)[:80]}")
+
+
+@cache
+def _declared(cls: type[Primitive]) -> list[tuple[type, Any]]:
+    """For each parameter the class that declares it and the annotation."""
+    found = []
+    for name in cls.fields:
+        owner = next(c for c in cls.__mro__ if name in c.__dict__.get("__annotations__", ()))
+        found.append((owner, _resolved(owner, owner.__annotations__[name])))
+    return found
+
+
+def _resolved(owner: type, hint: Any) -> Any:
+    while isinstance(hint, str):  # the text of our own source; aliases may be text again
+        hint = eval(hint, {"Dim": Dim, **vars(sys.modules[owner.__module__])})
+    return hint
+
+
+def _conforms(value: Any, owner: type, hint: Any) -> bool:
+    hint = _resolved(owner, hint)
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_conforms(value, owner, part) for part in parts)
+    if origin is tuple and type(value) is tuple:
+        if parts[-1] is Ellipsis:
+            return all(_conforms(item, owner, parts[0]) for item in value)
+        return len(value) == len(parts) and all(map(_conforms, value, repeat(owner), parts))
+    if hint is None or hint in (int, float, bool, str):
+        return value is None if hint is None else type(value) is hint
+    return hint is Any or (origin is None and isinstance(value, hint))
 
 
 def substitute_param(value: Any, env: Mapping[str, Extent]) -> Any:
@@ -216,7 +264,7 @@ def symbols_of_param(value: Any, found: dict[Dim, None]) -> None:
 
 
 def has_rule(cls: type[Primitive], rule: str) -> bool | str:
-    """True when `cls` has the rule, False when it lacks it, or the documented reason why it cannot have it."""
+    """True when `cls` has the rule, False when it lacks it, or the reason why it cannot have it."""
     value = getattr(cls, rule)
     if isinstance(value, str):
         return value

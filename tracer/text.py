@@ -40,7 +40,7 @@ from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import GraphError
 from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, Literal, Node, Operand
-from ingot.tracer.primitive import Primitive, registry
+from ingot.tracer.primitive import Primitive, check_params, registry
 
 INLINE_ELEMENTS = 16
 """Constants with at most so many elements are written out."""
@@ -577,6 +577,7 @@ class _Parser:
         if sorted(params) != sorted(expected):
             self.fail(f"{cls.name} has parameters {expected}, got {list(params)}", here)
         try:
+            check_params(cls, [params[name] for name in expected])
             return cls(**params)
         except Exception as error:  # a primitive may check its parameters as it likes
             self.fail(f"{cls.name}: {type(error).__name__}: {error}", start)
