@@ -1,4 +1,4 @@
-"""Ingot: trace Python array functions, fuse them into native kernels, cast them into one file, run it anywhere.
+"""Trace Python array functions, fuse them into native kernels, cast them into one file, run it anywhere.
 
 The names are those of MLX: `import ingot as mx` serves scripts written for `mlx.core`.
 """

@@ -19,15 +19,18 @@ def mlx():
 
 
 CONSTRUCTED = [
-    "array(1)", "array(True)", "array(1.5)", "array(1+2j)", "array(2**40)", "array([1, 2.5, True])", "array([True, 2])",
-    "array([])", "array([[], []])", "array([[1, 2], [3, 4]])", "array((1, 2))", "array([1, 2], dtype=m.float16)",
-    "array(3, dtype=m.float32)", "array([1.7, -1.7], dtype=m.int32)", "array([2**40])", "array([array(1.5), 2])",
-    "array([array([1, 2]), array([3, 4])])", "array(np.arange(3))", "array(np.zeros(2))", "array(np.float64(1.5))",
-    "array(np.arange(6).reshape(2, 3).T)", "array(np.array([1, 2], dtype=np.complex128))", "array(np.int8(3))",
-    "array([0.1, 1/3, 1e10, 1e-8])", "array([float('nan'), float('inf'), -float('inf')])", "array([-0.0, 0.0])",
-    "array([1e20, 123456789.0, 0.0001, 0.00001])", "array([[[1], [2]], [[3], [4]]])", "array(array([1, 2]), dtype=m.float32)",
-    "array([1+2j, -1.5-0.25j])", "arange(2000)", "arange(2000).reshape(2, 1000)", "zeros((2, 0))", "zeros((0, 2))",
-    "arange(1200).reshape(8, 10, 15)", "array([2.5], dtype=m.bfloat16)", "array([1, 200], dtype=m.uint8)",
+    "array(1)", "array(True)", "array(1.5)", "array(1+2j)", "array(2**40)", "array([1, 2.5, True])",
+    "array([True, 2])", "array([])", "array([[], []])", "array([[1, 2], [3, 4]])", "array((1, 2))",
+    "array([1, 2], dtype=m.float16)", "array(3, dtype=m.float32)", "array([1.7, -1.7], dtype=m.int32)",
+    "array([2**40])", "array([array(1.5), 2])", "array([array([1, 2]), array([3, 4])])",
+    "array(np.arange(3))", "array(np.zeros(2))", "array(np.float64(1.5))",
+    "array(np.arange(6).reshape(2, 3).T)", "array(np.array([1, 2], dtype=np.complex128))",
+    "array(np.int8(3))", "array([0.1, 1/3, 1e10, 1e-8])",
+    "array([float('nan'), float('inf'), -float('inf')])", "array([-0.0, 0.0])",
+    "array([1e20, 123456789.0, 0.0001, 0.00001])", "array([[[1], [2]], [[3], [4]]])",
+    "array(array([1, 2]), dtype=m.float32)", "array([1+2j, -1.5-0.25j])", "arange(2000)",
+    "arange(2000).reshape(2, 1000)", "zeros((2, 0))", "zeros((0, 2))", "arange(1200).reshape(8, 10, 15)",
+    "array([2.5], dtype=m.bfloat16)", "array([1, 200], dtype=m.uint8)",
 ]  # fmt: skip
 
 

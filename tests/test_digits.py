@@ -43,7 +43,10 @@ def exported(tmp_path_factory):
         return mx.argmax(model(images / 16.0), axis=-1)
 
     mx.export_function(
-        str(folder / "digits.ingot"), classify, mx.zeros((4, 64)), dynamic_shapes={"images": {0: mx.Dim("batch")}}
+        str(folder / "digits.ingot"),
+        classify,
+        mx.zeros((4, 64)),
+        dynamic_shapes={"images": {0: mx.Dim("batch")}},
     )
     weights = [(np.array(layer.weight), np.array(layer.bias)) for layer in model.layers if "weight" in layer]
     return folder, weights
@@ -71,7 +74,9 @@ def test_one_program_for_all_sizes_then_a_warm_cache(exported, tmp_path):
         expected.append((x.argmax(axis=1), top[:, -1] - top[:, -2] > 1e-5))
 
     cold = run(folder, tmp_path / "cache")
-    assert cold["compiled"][0] > 0 and len(set(cold["compiled"])) == 1, "something was compiled after the first call"
+    assert cold["compiled"][0] > 0 and len(set(cold["compiled"])) == 1, (
+        "something was compiled after the first call"
+    )
     warm = run(folder, tmp_path / "cache")
     assert warm["compiled"] == [0] * len(SIZES) and warm["built"] == 0
     assert not warm["llvm"], "a warm cache must not need LLVM"

@@ -273,6 +273,8 @@ class array:
         return complex(self.item())
 
     def __index__(self) -> int:
+        if not self._value.aval.is_symbolic and self.size != 1:
+            raise TypeError(f"only integer scalar arrays can be an index, not shape {_shape(self)}")
         value = self.item()
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"only integer scalar arrays can be an index, not {self.dtype.name}")

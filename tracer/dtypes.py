@@ -79,7 +79,8 @@ float64 = Dtype("float64", "f64", 8, "f", 12, np.float64)
 complex64 = Dtype("complex64", "c64", 8, "c", 13, np.complex64)
 
 ALL: tuple[Dtype, ...] = (
-    bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64, float16, bfloat16, float32, float64, complex64,
+    bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64,
+    float16, bfloat16, float32, float64, complex64,
 )  # fmt: skip
 by_name: dict[str, Dtype] = {d.name: d for d in ALL} | {"bool_": bool_}
 by_short: dict[str, Dtype] = {d.short: d for d in ALL}
