@@ -11,6 +11,9 @@ runs the same code.
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import Writer
@@ -33,6 +36,14 @@ def emit_driver(program: Program, target: Target) -> str:
         f'target triple = "{target.triple}"', _prepare(program), _entry(program),
         'attributes #0 = { nounwind "no-builtins" }', "",
     ])  # fmt: skip
+
+
+def digest(program: Program) -> str:
+    """Names what the entry points depend on."""
+    data = program.to_data()
+    wanted = ("symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "steps")
+    shape = [[data[key] for key in wanted], [[k.params, str(k.parallel)] for k in program.kernels]]
+    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
 class _Function:

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ingot.lowering import loop_verify, memory
+from ingot.lowering.driver import emit_driver
 from ingot.lowering.fuse import fuse
 from ingot.lowering.groups import Group
+from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target
+from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_text import print_kernel
 from ingot.lowering.program import HostCall, KernelCode, Program, Step
 from ingot.lowering.pull import producers
@@ -38,8 +41,38 @@ SIMPLIFY: tuple[tuple[str, GraphPass], ...] = (
     ("dead", drop_dead),
     ("outputs", own_outputs),
 )
-PASSES = (*(name for name, _ in SIMPLIFY), "fuse", "schedule", "plan")
+PASSES = (*(name for name, _ in SIMPLIFY), "fuse", "schedule", "plan", "emit", "compile")
 """All passes in order, as INGOT_PRINT_AFTER names them."""
+
+
+def compile_kernel(kernel: Kernel, target: Target) -> Image:
+    """The machine code of a kernel: passes `emit` and `compile`. Raises LoopError for a malformed kernel."""
+    from ingot.lowering.llvm.emit import emit_module
+
+    log = _Log()
+    loop_verify.verify(kernel)
+    with log.timed(f"emit {kernel.name}"):
+        text = emit_module([kernel], target)
+    log.show("emit", lambda: text)
+    return _compiled(kernel.name, text, target, log)
+
+
+def compile_driver(program: Program, target: Target) -> Image:
+    """The machine code of a program's entry points."""
+    log = _Log()
+    with log.timed("emit driver"):
+        text = emit_driver(program, target)
+    log.show("emit", lambda: text)
+    return _compiled("driver", text, target, log)
+
+
+def _compiled(name: str, text: str, target: Target, log: _Log) -> Image:
+    from ingot.lowering.llvm import codegen
+
+    with log.timed(f"compile {name}"):
+        image = codegen.compile_module(text, target)
+    log.show("compile", lambda: codegen.assembly_text(text, target))
+    return image
 
 
 def simplify(graph: Graph) -> Graph:
@@ -166,16 +199,16 @@ def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
     if part.group.kind == "dot":
         flops = _dot_flops(graph, part.group) + elements * part.cost
     built = part.built
-    lines = _lines(graph, part.group, frozenset(part.buffers))
     return KernelCode(
-        built.kernel.name,
-        print_kernel(built.kernel),
-        built.params,
-        built.parallel,
-        part.primitives,
-        lines,
-        nbytes,
-        flops,
+        name=built.kernel.name,
+        text=print_kernel(built.kernel),
+        params=built.params,
+        parallel=built.parallel,
+        primitives=part.primitives,
+        lines=_lines(graph, part.group, frozenset(part.buffers)),
+        nbytes=nbytes,
+        flops=flops,
+        loop=built.kernel,
     )
 
 
@@ -268,11 +301,9 @@ class _Log:
     def __init__(self) -> None:
         shown = config.get("INGOT_PRINT_AFTER")
         self.shown = set(PASSES) if shown == "all" else set(filter(None, shown.split(",")))
-        unknown = self.shown.difference(PASSES, ("emit", "asm"))
-        if unknown:
-            raise ValueError(
-                f"[config] INGOT_PRINT_AFTER={shown!r}: expected all or some of {', '.join(PASSES)}."
-            )
+        if self.shown.difference(PASSES):
+            expected = ", ".join(PASSES)
+            raise ValueError(f"[config] INGOT_PRINT_AFTER={shown!r}: expected `all` or some of {expected}.")
         self.times = config.flag("INGOT_TIMINGS")
 
     @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ingot.lowering.loop import Kernel
+from ingot.lowering.loop_text import parse_kernel
 from ingot.tracer import dims, dtypes
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent, Guard
@@ -22,7 +24,7 @@ class KernelCode:
 
     params: dims it takes. parallel: extent of its parallel loop. primitives: what was fused, with counts.
     lines: the user's source lines. nbytes: memory it reads and writes once. flops: arithmetic, by a rough
-    count.
+    count. loop: the kernel itself where it was just made, which spares parsing.
     """
 
     name: str
@@ -33,6 +35,11 @@ class KernelCode:
     lines: tuple[str, ...]
     nbytes: Extent
     flops: Extent
+    loop: Kernel | None = field(default=None, compare=False, repr=False)
+
+    def kernel(self) -> Kernel:
+        """The kernel as loop IR."""
+        return self.loop or parse_kernel(self.text)
 
     @cached_property
     def digest(self) -> str:

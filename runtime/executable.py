@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from ingot.lowering import abi, driver
 from ingot.lowering import loop as ir
 from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target, current, named
-from ingot.lowering.program import Program
+from ingot.lowering.program import KernelCode, Program
 from ingot.runtime import cache as disk
 from ingot.runtime import interpreter, loader
 from ingot.runtime.profile import counters
@@ -107,11 +107,8 @@ class Code:
 
 def load(program: Program, target: Target) -> Code:
     """The machine code of a program: kernels one by one, shared between programs, and its driver."""
-    images = [_kernel_image(k.name, k.text, k.digest, target) for k in program.kernels]
-    driver_text = driver.emit_driver(program, target)
-    main = _image(
-        "driver", disk.key("driver", target.key, driver_text), lambda: _compiled_driver(driver_text, target)
-    )
+    images = [_kernel_image(code, target) for code in program.kernels]
+    main = _driver_image(program, target)
     addresses = [image.address(k.name) for image, k in zip(images, program.kernels, strict=True)]
     pointers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
     prepare = _PREPARE(main.address("prepare"))
@@ -127,17 +124,33 @@ _HOST_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, ctypes.c_int64, _pointer
 _images: dict[str, loader.LoadedImage] = {}
 
 
-def _kernel_image(name: str, text: str, digest: str, target: Target) -> loader.LoadedImage:
-    return _image("image", disk.key("kernel", target.key, digest), lambda: _compiled_kernel(text, target))
+def _kernel_image(code: KernelCode, target: Target) -> loader.LoadedImage:
+    def compiled() -> Image:
+        from ingot.lowering.pipeline import compile_kernel
+
+        counters.kernels_compiled += 1
+        return compile_kernel(code.kernel(), target)
+
+    return _image(disk.key("kernel", target.key, code.digest), compiled)
 
 
-def _image(kind: str, key: str, compile_: Any) -> loader.LoadedImage:
+def _driver_image(program: Program, target: Target) -> loader.LoadedImage:
+    def compiled() -> Image:
+        from ingot.lowering.pipeline import compile_driver
+
+        counters.drivers_compiled += 1
+        return compile_driver(program, target)
+
+    return _image(disk.key("driver", target.key, driver.digest(program)), compiled)
+
+
+def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
     with _lock:
         found = _images.get(key)
     if found is not None:
         return found
     cache = disk.default()
-    payload = cache.get(kind, key)
+    payload = cache.get("image", key)
     image = None
     if payload is not None:
         try:
@@ -145,27 +158,12 @@ def _image(kind: str, key: str, compile_: Any) -> loader.LoadedImage:
         except FormatError:
             image = None
     if image is None:
-        image = compile_()
-        cache.put(kind, key, image.to_bytes())
+        image = compiled()
+        cache.put("image", key, image.to_bytes())
     loaded = loader.load(image)
     counters.images_loaded += 1
     with _lock:
         return _images.setdefault(key, loaded)
-
-
-def _compiled_kernel(text: str, target: Target) -> Image:
-    from ingot.lowering.llvm.codegen import compile_kernels
-    from ingot.lowering.loop_text import parse_kernel
-
-    counters.kernels_compiled += 1
-    return compile_kernels([parse_kernel(text)], target)
-
-
-def _compiled_driver(text: str, target: Target) -> Image:
-    from ingot.lowering.llvm.codegen import compile_module
-
-    counters.drivers_compiled += 1
-    return compile_module(text, target)
 
 
 # -- running ----------------------------------------------------------------------------------------

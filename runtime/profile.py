@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingot.lowering import loop_text
 from ingot.lowering.llvm.target import Target, current
 from ingot.lowering.program import KernelCode, Program
 from ingot.tracer.dims import Extent
@@ -83,7 +82,7 @@ def llvm_text(kernel: KernelCode, target: Target | None = None, optimised: bool 
     from ingot.lowering.llvm.emit import emit_module
 
     target = target or current()
-    text = emit_module([loop_text.parse_kernel(kernel.text)], target)
+    text = emit_module([kernel.kernel()], target)
     return codegen.optimised_text(text, target) if optimised else text
 
 
