@@ -48,7 +48,7 @@ def _updated(x, update, key):
 _rows = (slice(1, 4), slice(0, 5, 2))
 sample(s.SliceUpdate((1, 0), (1, 2)), [uniform(-1, 1, (5, 6)), uniform(-1, 1, (3, 3))],
        lambda x, u: _updated(x, u, _rows),
-       symbolic=(s.SliceUpdate((1, 0), (1, 2)), [(B, 6), (3, 3)], {"B": 5}))  # fmt: skip
+       symbolic=(s.SliceUpdate((1, 0), (1, 2)), [(Dim("B", min=4), 6), (3, 3)], {"B": 5}))  # fmt: skip
 _back = (slice(4, None, -2),)
 sample(s.SliceUpdate((4,), (-2,)), [uniform(-1, 1, (5,)), uniform(-1, 1, (3,))],
        lambda x, u: _updated(x, u, _back), symbolic=None, name="backwards")  # fmt: skip
