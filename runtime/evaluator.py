@@ -28,11 +28,8 @@ class Runtime:
             interpreter.evaluate_lazy(values)
 
     def executable(self, graph: Graph) -> Executable:
-        # imported late: only compiled functions need the lowering
-        try:
-            from ingot.runtime.executable import executable
-        except ModuleNotFoundError:
-            return interpreter.InterpretedGraph(graph)
+        from ingot.runtime.executable import executable  # only compiled functions need the lowering
+
         return executable(graph)
 
 

@@ -649,3 +649,21 @@ def _parameters(function):
         return str(default).rpartition(".")[2] if known else "function"
 
     return [(p.name, p.kind, shown(p.default)) for p in inspect.signature(function).parameters.values()]
+
+
+def test_traced_nodes_carry_the_path_of_their_module():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+            self.out = nn.Linear(2, 1)
+
+        def __call__(self, x):
+            return self.out(self.inner(x)) + 1
+
+    block = Block()
+    compiled = mx.compile(lambda x: block(x))
+    compiled(mx.zeros((1, 2)))
+    scopes = [node.scope for node in compiled.graphs()[0].nodes]
+    assert set(scopes) == {"", "inner.layers.0", "inner.layers.1", "out"}
+    assert scopes == sorted(scopes, key=["inner.layers.0", "inner.layers.1", "out", ""].index)

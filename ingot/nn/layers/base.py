@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import ingot as mx
+from ingot.tracer.state import scope, state
 from ingot.utils import tree_flatten, tree_unflatten
 
 __all__ = ["Module"]
@@ -15,6 +18,43 @@ FilterFn = Callable[["Module", str, Any], bool]
 
 def _is_floating(dtype: Any) -> bool:
     return mx.issubdtype(dtype, mx.floating)
+
+
+class _Calls(threading.local):
+    def __init__(self) -> None:
+        self.running: list[Module] = []
+
+
+_calls = _Calls()
+
+
+def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, recording under the path of its module (`layers.0`) while a transform traces."""
+
+    @wraps(call)
+    def wrapped(self: Module, *args: Any, **kwargs: Any) -> Any:
+        running = _calls.running
+        if not state.depth or (running and running[-1] is self):
+            return call(self, *args, **kwargs)
+        path = _path_within(running[-1], self) if running else ""
+        running.append(self)
+        try:
+            if not path:
+                return call(self, *args, **kwargs)
+            with scope(path):
+                return call(self, *args, **kwargs)
+        finally:
+            running.pop()
+
+    return wrapped
+
+
+def _path_within(parent: Module, child: Module) -> str:
+    """Path of a sub-module; empty for a module that is not one."""
+    for path, module in tree_flatten(parent.children(), is_leaf=Module.is_module):
+        if module is child:
+            return path
+    return ""
 
 
 class Module(dict):
@@ -27,6 +67,11 @@ class Module(dict):
     """
 
     __call__: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__:
+            cls.__call__ = _scoped(cls.__dict__["__call__"])  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         self._no_grad: set[str] = set()
