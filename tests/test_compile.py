@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import ingot as mx
+from ingot.tracer.verify import verify
 
 
 def counted(fun):
@@ -405,6 +406,10 @@ class TestShapeless:
                 x
             ),
             lambda x: mx.jvp(lambda y: y @ y.T, [x], [x * 2])[1][0],
+            lambda x: mx.while_loop(
+                lambda s: s[1] < x.shape[1], lambda s: (s[0] + x[0] * x[-1], s[1] + 1), (x[0], 0)
+            )[0],
+            lambda x: mx.cond(x.sum() > 0, lambda: x[1:].sum(), lambda: x[0].sum()),
             lambda x: mx.grad(lambda y: mx.checkpoint(lambda z: mx.sin(z) * z.shape[0])(y).sum())(x),
         ],
         ids=[
@@ -414,6 +419,8 @@ class TestShapeless:
             "vmap cond",
             "vmap while",
             "jvp",
+            "while indexing",
+            "cond slicing",
             "grad checkpoint",
         ],
     )
@@ -423,3 +430,4 @@ class TestShapeless:
             x = mx.array(np.random.default_rng(0).normal(size=shape), dtype=mx.float64)
             np.testing.assert_allclose(np.array(compiled(x)), np.array(fun(x)), rtol=1e-9, atol=1e-12)
         assert compiled.traces == 1
+        verify(compiled.graphs()[0])  # graphs inside it take no more for granted than they say

@@ -299,7 +299,7 @@ class GraphBuilder:
                 symbols_of_param(value, found)
         for guard in guards:
             symbols_of_param((guard.left, guard.right), found)
-        return Graph(
+        graph = Graph(
             self.name,
             self.inputs,
             tuple(self.constants),
@@ -309,3 +309,5 @@ class GraphBuilder:
             guards,
             self.input_names,
         )
+        graph.__dict__["avals"] = tuple(self.avals)  # known already: fills the cached property
+        return graph

@@ -12,6 +12,7 @@ from ingot.tracer.array import LazyNode, Value, array, evaluate, leaf, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, DimScope, Extent, Guard
 from ingot.tracer.errors import TracerError
+from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal, Location, Operand
 from ingot.tracer.primitive import registry
 from ingot.tracer.state import ABSTRACT, CONCRETE, next_serial, state, tracing, user_frame
@@ -132,6 +133,8 @@ def build_graph(
     names = tuple(input_names) + tuple(
         f"captured_{i}" for i in range(len(avals) - len(inputs) if close else 0)
     )
+    if close:
+        guards = _within(guards, avals)
     builder = GraphBuilder(name, avals, names if input_names else (), guards)
     ids: dict[int, Operand] = {id(v): i for i, v in enumerate(inputs)}
     ids.update(literals)
@@ -145,6 +148,12 @@ def build_graph(
         for result, other in zip(results, results_of(value), strict=True):
             ids.setdefault(id(other), result)
     return Traced(builder.finish([o if type(o) is Literal else ids[id(o)] for o in outputs]), captured)
+
+
+def _within(guards: Sequence[Guard], avals: Sequence[Aval]) -> list[Guard]:
+    """The guards that speak of nothing but the symbols of `avals`."""
+    known = set(dims.symbols(*[extent for aval in avals for extent in aval.shape]))
+    return [guard for guard in guards if known.issuperset(dims.symbols(guard.left, guard.right))]
 
 
 def _leaked() -> TracerError:
@@ -204,20 +213,26 @@ def trace(
         arguments = [abstract_argument(aval) for aval in avals]
         inputs = [a._value for a in arguments]
         outputs = [o._value for o in fun(*arguments)]
-        guards = scope.events
-        traced = build_graph(
-            name,
-            inputs,
-            outputs,
-            since=since,
-            close=close,
-            descend=descend,
-            input_names=input_names,
-            guards=guards,
-        )
-    if guards and policy == "guard":
+        guards = _asked() if close else scope.events
+        with assume(guards):
+            traced = build_graph(
+                name,
+                inputs,
+                outputs,
+                since=since,
+                close=close,
+                descend=descend,
+                input_names=input_names,
+                guards=guards,
+            )
+    if guards and policy == "guard" and not close:
         traced = Traced(solve_guards(traced.graph), traced.captured)
     return traced
+
+
+def _asked() -> list[Guard]:
+    """What the running traces took for granted: a graph inside another shares its symbols."""
+    return [guard for scope in dims._scopes.stack for guard in scope.events]
 
 
 def _locate() -> Location | None:
