@@ -205,7 +205,7 @@ def check_params(cls: type[Primitive], values: Sequence[Any]) -> None:
     """Raise TypeError unless each parameter is of the declared kind: for what comes from text and files."""
     for name, value, (owner, hint) in zip(cls.fields, values, _declared(cls), strict=True):
         if not _conforms(value, owner, hint):
-            raise TypeError(f"{cls.name}: {name} cannot be {str(value)[:80]}")
+            raise TypeError(f"{name} cannot be {repr(value)[:80]}")
 
 
 @cache
