@@ -76,7 +76,7 @@ def rebuilt(roots: Sequence[Point], removed: frozenset[int]) -> tuple[Points, di
                 new = table.choose(many(point.masks), found[point.yes], found[point.no])
             case pt.Bounded():
                 new = table.bounded(
-                    found[point.index], point.extent, point.wraps, many(point.masks), point.axes - removed
+                    found[point.index], point.extent, point.what, many(point.masks), point.axes - removed
                 )
             case pt.Held():
                 new = table.held(point.value, point.dtype, point.axes - removed)

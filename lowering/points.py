@@ -195,15 +195,25 @@ class Choose(Point):
     no: Point
 
 
+CHECKED = ("gather", "scatter", "slice", "slice_update")
+"""The operations whose indices are checked; kernels report them by number. The last two check where a window
+starts."""
+
+
 @dataclass(frozen=True, eq=False)
 class Bounded(Point):
-    """An integer of the data as an index below `extent`; with `wraps`, negative ones count from the end.
-    One that is out of bounds fails the kernel, unless a mask is false there."""
+    """An integer of the data as an index below `extent`, for the operation `what`. One that is out of bounds
+    fails the kernel, unless a mask is false there."""
 
     index: Point
     extent: Extent
-    wraps: bool
+    what: str
     masks: tuple[Point, ...]
+
+    @property
+    def wraps(self) -> bool:
+        """Whether negative indices count from the end."""
+        return self.what in ("gather", "scatter")
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,14 +269,14 @@ class Points:
         self,
         index: Point,
         extent: Extent,
-        wraps: bool,
+        what: str,
         masks: tuple[Point, ...] = (),
         inside: frozenset[int] = frozenset(),
     ) -> Point:
         """`inside`: axes within whose loops the check stays, though the index may not depend on them."""
-        key = (index.number, extent, wraps, _numbers(masks), inside)
+        key = (index.number, extent, what, _numbers(masks), inside)
         axes = (inside, index.axes, *(m.axes for m in masks))
-        return self._make(Bounded, key, "index", axes, index, extent, wraps, masks)
+        return self._make(Bounded, key, "index", axes, index, extent, what, masks)
 
     def held(self, value: int, dtype: str, axes: Iterable[int]) -> Point:
         return self._make(Held, (value,), dtype, (frozenset(axes),), value)

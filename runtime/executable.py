@@ -18,6 +18,7 @@ from ingot.lowering import abi, driver
 from ingot.lowering import loop as ir
 from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target, current, named
+from ingot.lowering.points import CHECKED
 from ingot.lowering.program import KernelCode, Program
 from ingot.runtime import cache as disk
 from ingot.runtime import interpreter, loader
@@ -368,12 +369,21 @@ class Executable:
         name = self.program.hosts[host].name if host is not None else self.program.kernels[kernel].name
         values = list(frame.error.values)
         if code == ir.FAIL_INDEX:
-            raise IndexError(f"[{name}] index {values[0]} is out of bounds for an axis of size {values[1]}.")
+            raise IndexError(_out_of_bounds(*values[:3]))
         if code == ir.FAIL_MEMORY:
             raise MemoryError(f"[{name}] no memory")
         if code == ir.FAIL_INTERRUPTED:
             raise KeyboardInterrupt
         raise RuntimeError(f"[{name}] failed with code {code} and values {values}.")
+
+
+def _out_of_bounds(index: int, extent: int, what: int) -> str:
+    """The message of a failed check; the kernel has counted negative indices from the end already."""
+    name = CHECKED[what]
+    if name in ("gather", "scatter"):
+        shown = index - extent if index < 0 else index
+        return f"[{name}] index {shown} is out of bounds for an axis of size {extent}."
+    return f"[{name}] a window from {index} is out of bounds: it may start at 0 to {extent - 1}."
 
 
 _BYTES = np.dtype(np.uint8)

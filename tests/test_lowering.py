@@ -267,7 +267,7 @@ def test_indices_of_the_data_are_checked(index: int) -> None:
         made([leaf(x), leaf(good)])
         bad = good.copy()
         bad[1] = index
-        with pytest.raises(IndexError, match="out of bounds for an axis of size 3"):
+        with pytest.raises(IndexError, match=rf"index {index} is out of bounds for an axis of size 3"):
             made([leaf(x), leaf(bad)])
         made([leaf(x), leaf(good)])
     # lane by lane

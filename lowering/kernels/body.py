@@ -208,13 +208,14 @@ class Body:
             index = self.b.let(ir.select(index < 0, index + extent, index), "i")
         outside = (index < 0) | (index >= extent)
         wanted = self.all_of(point.masks)
-        if outside.type.lanes > 1:
+        if max(outside.type.lanes, wanted.type.lanes if wanted is not None else 1) > 1:
             wanted = self.lane_mask(wanted)
         if wanted is not None:
             outside = outside & wanted
         outside = self.b.let(outside, "outside")
         with self.b.when(ir.ReduceLanes("or", outside) if outside.type.lanes > 1 else outside):
-            self.b.fail(ir.FAIL_INDEX, self._offender(index, outside), extent)
+            what = pt.CHECKED.index(point.what)
+            self.b.fail(ir.FAIL_INDEX, self._offender(index, outside), extent, what)
         return index
 
     def _offender(self, index: Expr, outside: Expr) -> Expr:

@@ -74,7 +74,7 @@ def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
         nth = scatter.axes.index(axis)
         at = broadcast_index(window, avals[nth].shape, picked)
         chosen = puller.pull(positions[nth], at)
-        checked = points.bounded(chosen, shape[axis], True, (), loops_of(at, avals[nth].shape))
+        checked = points.bounded(chosen, shape[axis], "scatter", (), loops_of(at, avals[nth].shape))
         found.append(Place(0, (), ((checked, 1),)))
     place = linear(found, shape) if found else ZERO
     return Plan(root, scatter.mode, copy, dict(enumerate(extents)), puller.pull(update, index), place)

@@ -27,7 +27,7 @@ def _gather(p: ix.Gather, s: Site, index: Index) -> Pulling:
     for operand, (axis, aval) in enumerate(zip(p.axes, positions, strict=True), start=1):
         at = broadcast_index(window, aval.shape, shape)
         chosen = yield s.ask(at, operand)
-        checked = s.points.bounded(chosen, x.shape[axis], True, s.masks, loops_of(at, aval.shape))
+        checked = s.points.bounded(chosen, x.shape[axis], "gather", s.masks, loops_of(at, aval.shape))
         found[axis] = Place(0, (), ((checked, 1),))
     for axis, place in zip((i for i in range(x.ndim) if i not in p.axes), rest, strict=True):
         found[axis] = place
@@ -47,7 +47,7 @@ def _dynamic_slice(p: ix.DynamicSlice, s: Site, index: Index) -> Pulling:
     for nth, axis in enumerate(p.axes):
         start = yield s.ask((fixed(nth),), 1)
         room = s.avals[0].shape[axis] - p.sizes[axis] + 1
-        checked = s.points.bounded(start, room, False, s.masks)
+        checked = s.points.bounded(start, room, "slice", s.masks)
         moved[axis] = moved[axis] + Place(0, (), ((checked, 1),))
     return (yield s.ask(moved))
 
@@ -59,7 +59,7 @@ def _dynamic_update(p: ix.DynamicUpdate, s: Site, index: Index) -> Pulling:
     for axis, n in enumerate(update.shape):
         if axis in p.axes:
             start = yield s.ask((fixed(p.axes.index(axis)),), 2)
-            checked = s.points.bounded(start, x.shape[axis] - n + 1, False, s.masks)
+            checked = s.points.bounded(start, x.shape[axis] - n + 1, "slice_update", s.masks)
             moved[axis] = moved[axis] + Place(0, (), ((checked, -1),))
         masks.append(s.points.within(moved[axis], n))
     new = yield s.ask(moved, 1, (*s.masks, *masks))
