@@ -164,6 +164,15 @@ def test_symbols_are_interned_by_name_and_range():
     assert Dim("E", 1, 512, 8) is E8
     assert (B + 1) * 2 is 2 * B + 2
     assert hash(B - 1) != hash(B - 2)
+    # hashes of integers wrap at 2**61 - 1: extents that differ by that must stay apart in containers
+    wrap = 2**61 - 1
+    for make in (
+        lambda n: Dim("W", 1, n + 2), lambda n: B + n + 2, lambda n: (n + 2) * B, lambda n: B // (n + 2),
+    ):  # fmt: skip
+        small, large = make(0), make(wrap)
+        assert small is not large and {small: 1, large: 2} == {large: 2, small: 1}
+        assert dims.same(2 * small + large - small, small + large)
+    assert Dim("W", 1, 2) != Dim("W", 1, wrap + 2)
     assert isinstance(B + 1, Dim) and (E8.min, E8.max, E8.multiple_of) == (1, 512, 8)
     for number in (np.int64(1), np.uint8(1), True):
         assert B + number is B + 1 and number + B is B + 1
@@ -325,6 +334,19 @@ def test_any_text_parses_or_raises_the_one_error(text):
             read(text, SYMBOLS)
         except DimSyntaxError as error:
             assert 0 <= error.column <= len(text)
+
+
+def test_long_sums_are_read_in_linear_time():
+    many = {f"s{i}": Dim(f"s{i}") for i in range(600)}
+    text = " + ".join(f"{i % 7}*s{i % 600}" for i in range(1, 5000))
+    total = dims.parse(text, many)  # more than the permitted work when done sum by sum
+    assert dims.evaluate(total, dict.fromkeys(many, 1)) == sum(i % 7 for i in range(1, 5000))
+    text = " + ".join(f"{k}*(B//{k}) + B%{k}" for k in range(2, 240))
+    assert dims.same(dims.parse(text, SYMBOLS), 238 * B)
+    assert dims.parse(" + ".join(["B - B"] * 8000), SYMBOLS) == 0
+    for text in ("B" + "//2" * 9000, "9" + "*9" * 9000, "+".join(f"B//{k}" for k in range(2, 4000))):
+        with pytest.raises(DimSyntaxError):
+            dims.parse(text, SYMBOLS)
 
 
 def test_oversized_expressions_are_refused():

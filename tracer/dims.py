@@ -37,6 +37,7 @@ MAX_DEPTH = 24
 MAX_OPERANDS = 32
 """Most operands of one `min` or `max`."""
 MAX_COEFFICIENT_BITS = 512
+"""Largest number in an expression, in bits."""
 _PARSE_DEPTH = 64
 _PARSE_LENGTH = 65_536
 _PARSE_WORK = 2_000_000
@@ -72,7 +73,7 @@ class Dim:
 
     __slots__ = (
         "op", "name", "min", "max", "multiple_of", "operands", "poly", "weight", "depth",
-        "_hash", "_text", "_order", "_interval", "_symbols", "_terms", "__weakref__",
+        "_text", "_order", "_interval", "_symbols", "_terms", "__weakref__",
     )  # fmt: skip
     __array_ufunc__ = None  # NumPy scalars defer to our reflected operators
 
@@ -85,7 +86,6 @@ class Dim:
     poly: Polynomial
     weight: int
     depth: int
-    _hash: int
     _text: str | None
     _order: str | None
     _interval: Interval | None
@@ -105,8 +105,9 @@ class Dim:
                 self._terms = ((1, ((self, 1),)),)
         return self._terms
 
-    def __hash__(self) -> int:
-        return self._hash
+    # By identity, as interning allows: a hash of the structure could be made to collide (CPython's integers
+    # do modulo 2**61 - 1), and containers would then compare two extents with `==`, which asks for decisions.
+    __hash__ = object.__hash__
 
     def __str__(self) -> str:
         if self._text is None:
@@ -286,7 +287,7 @@ def _symbol(name: str, lo: int, hi: int | None, multiple: int) -> Dim:
     found = _interned.get(key)
     if found is not None:
         return found
-    dim = _new("symbol", hash(key), weight=1, depth=0)
+    dim = _new("symbol", weight=1, depth=0)
     dim.name, dim.min, dim.max, dim.multiple_of = name, lo, hi, multiple
     dim._text, dim._symbols, dim._interval = name, (dim,), (first, last)
     dim._order = f"{name}\0{lo},{hi},{multiple}"
@@ -297,15 +298,20 @@ def _symbol(name: str, lo: int, hi: int | None, multiple: int) -> Dim:
     return _intern(key, dim)
 
 
-def _new(op: str, hash_: int, weight: int, depth: int) -> Dim:
+def _new(op: str, weight: int, depth: int) -> Dim:
     if weight > MAX_WEIGHT:
         raise ValueError(f"[dim] the extent is too large: {weight} parts, at most {MAX_WEIGHT}")
     if depth > MAX_DEPTH:
         raise ValueError(f"[dim] the extent nests //, %, min, max more than {MAX_DEPTH} deep")
     dim = object.__new__(Dim)
-    dim.op, dim._hash, dim.weight, dim.depth = op, hash_, weight, depth
+    dim.op, dim.weight, dim.depth = op, weight, depth
     dim._text = dim._order = dim._interval = dim._symbols = dim._terms = None
     return dim
+
+
+def _check_number(x: Extent) -> None:
+    if isinstance(x, int) and x.bit_length() > MAX_COEFFICIENT_BITS:
+        raise ValueError(f"[dim] a number in the extent needs more than {MAX_COEFFICIENT_BITS} bits")
 
 
 def _intern(key: tuple[object, ...], dim: Dim) -> Dim:
@@ -318,13 +324,12 @@ def _key_part(x: Extent) -> tuple[str, int]:
     return ("dim", id(x)) if isinstance(x, Dim) else ("int", x)
 
 
-def _hash_part(x: Extent) -> tuple[int, bool]:
-    """CPython's hash(-1) == hash(-2) would make B - 1 and B - 2 collide."""
-    return (x._hash, False) if isinstance(x, Dim) else (abs(x), x < 0)
-
-
 def _weight(x: Extent) -> int:
     return x.weight if isinstance(x, Dim) else 1
+
+
+def _weight_of_monomial(mono: Monomial) -> int:
+    return 1 + sum(atom.weight * power for atom, power in mono)
 
 
 def _depth(x: Extent) -> int:
@@ -336,8 +341,10 @@ def _atom(op: str, operands: tuple[Extent, ...]) -> Dim:
     found = _interned.get(key)
     if found is not None:
         return found
+    for operand in operands:
+        _check_number(operand)
     weight, depth = 1 + sum(map(_weight, operands)), 1 + max(map(_depth, operands))
-    dim = _new(op, hash((op, *map(_hash_part, operands))), weight, depth)
+    dim = _new(op, weight, depth)
     dim.operands = operands
     dim.poly = ((((dim, 1),), 1),)
     return _intern(key, dim)
@@ -346,8 +353,8 @@ def _atom(op: str, operands: tuple[Extent, ...]) -> Dim:
 def _polynomial(terms: dict[Monomial, int]) -> Extent:
     """The extent that is the sum of coefficient * monomial; takes ownership of `terms`."""
     terms = {mono: c for mono, c in terms.items() if c}
-    if any(atom.op == "%" for mono in terms for atom, _ in mono) and _merge_remainders(terms):
-        terms = {mono: c for mono, c in terms.items() if c}
+    while any(atom.op == "%" for mono in terms for atom, _ in mono) and _merge_remainder(terms):
+        pass
     if not terms:
         return 0
     if len(terms) == 1:
@@ -365,12 +372,11 @@ def _polynomial(terms: dict[Monomial, int]) -> Extent:
     found = _interned.get(key)
     if found is not None:
         return found
-    weight = sum(1 + sum(atom.weight * power for atom, power in mono) for mono, _ in poly)
+    weight = sum(_weight_of_monomial(mono) for mono, _ in poly)
     depth = max(atom.depth for mono, _ in poly for atom, _ in mono)
-    if any(c.bit_length() > MAX_COEFFICIENT_BITS for _, c in poly):
-        raise ValueError(f"[dim] a coefficient of the extent needs more than {MAX_COEFFICIENT_BITS} bits")
-    parts = ((_hash_part(c), *((atom._hash, power) for atom, power in mono)) for mono, c in poly)
-    dim = _new("+", hash(("+", *parts)), weight, depth)
+    for _, c in poly:
+        _check_number(c)
+    dim = _new("+", weight, depth)
     dim.poly = poly
     return _intern(key, dim)
 
@@ -404,8 +410,8 @@ def _poly_of(x: Extent) -> Polynomial:
     return (((), x),) if x else ()
 
 
-def _merge_remainders(terms: dict[Monomial, int]) -> bool:
-    """c*k*(x//k) + c*(x%k)  ->  c*x, in place and for any common monomial factor."""
+def _merge_remainder(terms: dict[Monomial, int]) -> bool:
+    """c*k*(x//k) + c*(x%k)  ->  c*x, once, in place and for any common monomial factor."""
     for mono, c in list(terms.items()):
         for atom, _ in mono:
             if atom.op != "%" or not isinstance(divisor := atom.operands[1], int):
@@ -424,7 +430,6 @@ def _merge_remainders(terms: dict[Monomial, int]) -> bool:
                     terms[merged] = terms.get(merged, 0) + c * factor
                 for empty in [m for m, value in terms.items() if not value]:
                     del terms[empty]
-                _merge_remainders(terms)
                 return True
     return False
 
@@ -1414,29 +1419,42 @@ class _Reader:
             self.fail(f"unexpected {self.token!r}")
 
     def combine(self, operator: str, left: Extent, right: Extent) -> Extent:
-        sizes = _weight(left), _weight(right)
-        self.work += sizes[0] + sizes[1] if operator in "+-" else (sizes[0] + 1) * (sizes[1] + 1)
-        if self.work > _PARSE_WORK:
+        self.spend((_weight(left) + 1) * (_weight(right) + 1))
+        if operator == "*":
+            return self.attempt(_multiply, left, right)
+        return self.attempt(apply, operator, (left, right))
+
+    def spend(self, work: int, weight: int = 0) -> None:
+        self.work += work
+        if self.work > _PARSE_WORK or weight > MAX_WEIGHT:
             self.fail("the extent is too large")
+
+    def attempt(self, make: Callable[..., Extent], *operands: object) -> Extent:
         try:
-            match operator:
-                case "+":
-                    return _add(left, right)
-                case "-":
-                    return _add(left, _multiply(right, -1))
-                case "*":
-                    return _multiply(left, right)
-            return apply(operator, (left, right))
+            made = make(*operands)
+            _check_number(made)
+            return made
         except (ValueError, ZeroDivisionError) as error:
             self.fail(str(error).removeprefix("[dim] "))
 
     def sum(self) -> Extent:
-        left = self.product()
+        first = self.product()
+        if self.token not in ("+", "-"):
+            return first
+        # Terms are collected and brought into normal form once: sum by sum would take quadratic time.
+        terms = dict(_poly_of(first))
+        weight = sum(map(_weight_of_monomial, terms))
         while self.token in ("+", "-"):
-            operator = self.token
+            sign = 1 if self.token == "+" else -1
             self.advance()
-            left = self.combine(operator, left, self.product())
-        return left
+            for mono, c in _poly_of(self.product()):
+                total = terms.pop(mono, 0)
+                part = _weight_of_monomial(mono)
+                weight += (0 if total else part) - (0 if (total := total + sign * c) else part)
+                self.spend(part, weight)
+                if total:
+                    terms[mono] = total
+        return self.attempt(_polynomial, terms)
 
     def product(self) -> Extent:
         left = self.unary()
