@@ -11,20 +11,14 @@ runs the same code.
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import Writer
 from ingot.lowering.loop import FAIL_GUARD
-from ingot.lowering.program import Program, Step
+from ingot.lowering.program import DIM_RANGE, DIM_UNKNOWN, SHAPE_MISMATCH, Program, Step
 from ingot.tracer import dims
 from ingot.tracer.dims import Dim, Extent
 
-SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN = 16, 17, 18
-"""Codes of `prepare` besides FAIL_GUARD: a shape that does not fit, a dim out of its range, one that stays
-unknown."""
 ALIGNMENT = 64
 
 _ICMP = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
@@ -36,14 +30,6 @@ def emit_driver(program: Program, target: Target) -> str:
         f'target triple = "{target.triple}"', _prepare(program), _entry(program),
         'attributes #0 = { nounwind "no-builtins" }', "",
     ])  # fmt: skip
-
-
-def digest(program: Program) -> str:
-    """Names what the entry points depend on."""
-    data = program.to_data()
-    wanted = ("symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "steps")
-    shape = [[data[key] for key in wanted], [[k.params, str(k.parallel)] for k in program.kernels]]
-    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
 class _Function:

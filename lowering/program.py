@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ingot.lowering.loop import Kernel
-from ingot.lowering.loop_text import parse_kernel
 from ingot.tracer import dims, dtypes
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent, Guard
 from ingot.tracer.errors import FormatError
 
+if TYPE_CHECKING:
+    from ingot.lowering.loop import Kernel
+
 FORMAT = 1
+SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN = 16, 17, 18
+"""Codes of the entry point `prepare` besides FAIL_GUARD: a shape that does not fit, a dim out of its range, a
+dim that stays unknown."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,12 @@ class KernelCode:
 
     def kernel(self) -> Kernel:
         """The kernel as loop IR."""
-        return self.loop or parse_kernel(self.text)
+        if self.loop is not None:
+            return self.loop
+        # a process that finds its code in the cache never needs the loop IR, which is slow to import
+        from ingot.lowering.loop_text import parse_kernel
+
+        return parse_kernel(self.text)
 
     @cached_property
     def digest(self) -> str:
@@ -92,6 +102,14 @@ class Program:
     kernels: tuple[KernelCode, ...]
     hosts: tuple[HostCall, ...]
     steps: tuple[Step, ...]
+
+    @cached_property
+    def entry_digest(self) -> str:
+        """Names what the entry points depend on."""
+        data = self.to_data()
+        wanted = ("symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "steps")
+        shape = [[data[key] for key in wanted], [[k.params, str(k.parallel)] for k in self.kernels]]
+        return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
     # -- plain data ---------------------------------------------------------------------------------
 

@@ -8,14 +8,15 @@ Whatever is wrong with an entry, it is as if it were not there; the first time, 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import stat
 import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from ingot.tracer import config
@@ -178,21 +179,38 @@ def key(*parts: str | bytes) -> str:
 
 @cache
 def toolchain() -> str:
-    """What generated code depends on beside its own text: the sources of the lowering, llvmlite, Python's
-    word size.
+    """What generated code depends on beside its own text: the sources of lowering and tracer, llvmlite,
+    Python's word size.
 
-    The digest of the sources is over names, sizes and times of modification, which is cheap; a changed file
-    has another time, and the same file installed twice merely misses the cache.
+    Digests are over names, sizes and times of modification, which is cheap; a changed file has another
+    time, and the same file installed twice merely misses the cache. llvmlite is looked at, not imported:
+    that would cost more than the rest of the process.
     """
     import ingot.lowering
 
-    root = Path(ingot.lowering.__path__[0])
+    root = os.path.realpath(ingot.lowering.__path__[0])
     h = hashlib.sha256()
-    for folder in (root, root.parent / "tracer"):
-        for path in sorted(folder.resolve().rglob("*.py")):
-            status = path.stat()
-            h.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return f"{h.hexdigest()} llvmlite {metadata.version('llvmlite')} {sys.maxsize.bit_length()}"
+    for folder in (root, os.path.join(os.path.dirname(root), "tracer"), *_llvmlite_folders()):
+        for name, status in sorted(_files(os.path.realpath(folder), (".py", ".so", ".dylib"))):
+            h.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"{h.hexdigest()} {sys.maxsize.bit_length()}"
+
+
+def _llvmlite_folders() -> list[str]:
+    """Where llvmlite and the compiled library in it are."""
+    spec = importlib.util.find_spec("llvmlite")
+    if spec is None or not spec.origin:
+        return []
+    return [os.path.join(os.path.dirname(spec.origin), "binding")]
+
+
+def _files(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                yield from _files(item.path, endings)
+            elif item.name.endswith(endings):
+                yield item.path[-60:], item.stat()
 
 
 @cache

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ingot.lowering import abi, driver
-from ingot.lowering import loop as ir
+from ingot.lowering import abi
 from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target, current, named
-from ingot.lowering.points import CHECKED
-from ingot.lowering.program import KernelCode, Program
+from ingot.lowering.program import DIM_UNKNOWN, KernelCode, Program
 from ingot.runtime import cache as disk
 from ingot.runtime import interpreter, loader
 from ingot.runtime.profile import counters
@@ -31,6 +29,7 @@ from ingot.tracer.errors import FormatError, GuardError, ShapeError
 from ingot.tracer.graph import Graph
 
 _MEMORY_BOUND = 4096
+_HOST_RAISED = 4  # the loop IR's FAIL_HOST
 
 _programs: dict[str, Program] = {}
 _lock = threading.RLock()
@@ -142,7 +141,7 @@ def _driver_image(program: Program, target: Target) -> loader.LoadedImage:
         counters.drivers_compiled += 1
         return compile_driver(program, target)
 
-    return _image(disk.key("driver", target.key, driver.digest(program)), compiled)
+    return _image(disk.key("driver", target.key, program.entry_digest), compiled)
 
 
 def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
@@ -218,7 +217,7 @@ class _Frame:
             return 0
         except BaseException as error:  # noqa: BLE001  (a callback may not raise)
             self.raised = error
-            return ir.FAIL_HOST
+            return _HOST_RAISED
 
 
 def _view(pointer: int, aval: Aval, env: Mapping[str, int]) -> np.ndarray:
@@ -347,7 +346,7 @@ class Executable:
                 raise GuardError(
                     f"[{program.name}] {guard} does not hold for {env} (shapes {_shapes(shapes)})."
                 )
-        if code != driver.DIM_UNKNOWN:
+        if code != DIM_UNKNOWN:
             raise ShapeError(f"[{program.name}] expected {self._expected()}, got shapes {_shapes(shapes)}.")
         values = (ctypes.c_int64 * max(len(program.symbols), 1))(*[env[s.name] for s in program.symbols])
         avals = tuple(Aval(tuple(dims.evaluate(n, env) for n in a.shape), a.dtype) for a in program.outputs)
@@ -368,6 +367,9 @@ class Executable:
         host, kernel = step.host, step.kernel or 0
         name = self.program.hosts[host].name if host is not None else self.program.kernels[kernel].name
         values = list(frame.error.values)
+        # not imported before: a process that finds its code in the cache does without the loop IR
+        from ingot.lowering import loop as ir
+
         if code == ir.FAIL_INDEX:
             raise IndexError(_out_of_bounds(*values[:3]))
         if code == ir.FAIL_MEMORY:
@@ -379,6 +381,8 @@ class Executable:
 
 def _out_of_bounds(index: int, extent: int, what: int) -> str:
     """The message of a failed check; the kernel has counted negative indices from the end already."""
+    from ingot.lowering.points import CHECKED
+
     name = CHECKED[what]
     if name in ("gather", "scatter"):
         shown = index - extent if index < 0 else index
