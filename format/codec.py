@@ -32,7 +32,6 @@ from ingot.tracer import dtypes
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.dtypes import Dtype
-from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, Literal, Location, Node, Operand
 from ingot.tracer.primitive import Primitive, check_params, registry
 from ingot.tracer.primitives.elementwise import Elementwise
@@ -373,7 +372,7 @@ class Decoder:
             for i, row in enumerate(graphs):
                 try:
                     self._graphs.append(_GraphDecoder(self, row, f"graph {i}", sources[i]).graph())
-                except (ValueError, OverflowError, RecursionError) as error:  # limits of symbolic extents
+                except (ValueError, OverflowError) as error:  # limits of symbolic extents
                     raise DamageError(f"graph {i}: {str(error)[:200]}") from None
         with container.located("functions"):
             return self._functions(container.section("functions"))
@@ -655,8 +654,7 @@ def _verify(graph: Graph, avals: Sequence[Aval], what: str) -> None:
         for c in graph.constants
     )
     try:
-        with assume(graph.guards):
-            verify(replace(graph, constants=constants), avals=avals)
+        verify(replace(graph, constants=constants), avals=avals)
     except Exception as error:  # rules may stumble in any way over parameters no trace would give
         raise DamageError(f"{what}: {error}") from None
 

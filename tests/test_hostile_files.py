@@ -18,8 +18,14 @@ import ingot as mx
 from ingot import Dim
 from ingot.format import container
 from ingot.format.canonical import column, encode
+from ingot.format.codec import Encoder, Function, Trace
 from ingot.format.summary import read_summary
+from ingot.tracer import dims, dtypes
+from ingot.tracer.aval import Aval
 from ingot.tracer.errors import FormatError
+from ingot.tracer.graph import GraphBuilder
+from ingot.tracer.primitive import registry
+from ingot.tracer.tree import Tree
 
 
 def exported(fun, *args, **kwargs) -> bytes:
@@ -325,3 +331,24 @@ def rebuilt_payload(data: bytes) -> bytes:
         name: container.Section(raw, critical) for name, (critical, raw) in header.items() if name != "bins"
     }
     return b"".join(bytes(piece) for piece in container.assemble(sections, blobs))
+
+
+def test_a_subgraph_cannot_lean_on_the_guards_around_it():
+    """Its dims are bound by whoever calls it: memory safety must follow from its own guards."""
+    b, c = Dim("B"), Dim("C")
+    inputs = (Aval((b,), dtypes.float32), Aval((c,), dtypes.float32))
+    equal = [dims.Guard("eq", b, c)]
+    inner = GraphBuilder("inner", inputs, ("x", "y"), equal)
+    body = inner.finish(inner.add(registry["add"](), (0, 1)))
+    outer = GraphBuilder("outer", inputs, ("x", "y"), equal)
+    graph = outer.finish(outer.add(registry["call"](body, "compiled"), (0, 1)))
+    leaves = Tree("tuple", (Tree("tuple", (Tree("leaf"), Tree("leaf"))), Tree("dict")))
+    encoder = Encoder()
+    encoder.functions.append(Function("outer", (Trace(graph, leaves, Tree("leaf")),)))
+    file = io.BytesIO()
+    container.write(file, encoder.sections("test"), encoder.blobs)
+    x = mx.array([1.0, 2.0])
+    assert mx.import_function(io.BytesIO(file.getvalue()))(x, x)[0].tolist() == [2.0, 4.0]
+    with pytest.raises(FormatError, match="inner"):
+        unguarded = lie(file.getvalue(), graphs=lambda rows: rows[0].__setitem__("guards", []))
+        mx.import_function(io.BytesIO(unguarded))

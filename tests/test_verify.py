@@ -237,3 +237,14 @@ def test_nesting_is_limited_and_shared_bodies_are_checked_once(ops):
     for _ in range(30):
         graph = Graph("g", graph.inputs, (), (Node(ops["verify_tagged"](graph), (0,), (1,)),), (1,))
     rejected(graph, "nested more than")
+
+
+def test_guards_of_a_graph_say_nothing_of_its_subgraphs(ops):
+    inputs = (Aval((B,), f32), Aval((C,), f32))
+    body = (Node(ops["verify_equal"](), (0, 1), (2,)),)
+    inner = Graph("inner", inputs, (), body, (2,), (B, C))
+    node = Node(ops["verify_tagged"](inner), (0,), (2,))
+    outer = Graph("outer", inputs, (), (node,), (2,), (B, C), (Guard("eq", B, C),))
+    rejected(outer, "outer.0..verify_tagged.value: graph @inner, node 0.*unequal")
+    guarded = replace(inner, guards=(Guard("eq", B, C),))
+    verify(replace(outer, nodes=(replace(node, primitive=ops["verify_tagged"](guarded)),)))
