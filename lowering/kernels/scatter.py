@@ -64,7 +64,8 @@ def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
     index = tuple(along(a) for a in range(len(extents)))
     avals = [graph.aval_of(o) for o in positions]
     rank = max(a.ndim for a in avals)
-    window, picked = (seq[scatter.position : scatter.position + rank] for seq in (index, extents))
+    among = slice(scatter.position, scatter.position + rank)
+    window, picked = index[among], extents[among]
     rest = iter([*index[: scatter.position], *index[scatter.position + rank :]])
     found: list[Place] = []
     for axis in range(len(shape)):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def _gather(p: ix.Gather, s: Site, index: Index) -> Pulling:
     x, *positions = s.avals
     rank = max(a.ndim for a in positions)
-    window, shape = (seq[p.position : p.position + rank] for seq in (index, s.result.shape))
+    among = slice(p.position, p.position + rank)
+    window, shape = index[among], s.result.shape[among]
     rest = [*index[: p.position], *index[p.position + rank :]]
     found = [ZERO] * x.ndim
     for operand, (axis, aval) in enumerate(zip(p.axes, positions, strict=True), start=1):
