@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import ref
 
 from ingot.runtime import interpreter
 from ingot.tracer import config, evaluate
 from ingot.tracer.array import Value
 from ingot.tracer.evaluate import Executable
 from ingot.tracer.graph import Graph
-from ingot.tracer.state import ABSTRACT
+from ingot.tracer.state import ABSTRACT, state
 from ingot.tracer.trace import build_graph, linearise
 
 
@@ -44,7 +45,9 @@ def _evaluate_compiled(values: Sequence[Value]) -> None:
     results = Runtime().executable(traced.graph)(leaves)
     for value, result in zip(values, results, strict=True):
         value.view, value.storage = result.view, result.storage
-        if not value.trace:
+        if state.depth and value.trace:
+            state.retained.append(ref(value))
+        else:
             value.node = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from weakref import ref
 
 import numpy as np
 
@@ -38,21 +39,28 @@ def evaluate_lazy(values: Sequence[Value]) -> None:
             node = value.node
             if node is None or value.storage is not None:
                 continue  # another thread was faster
-            operands = node.operands
-            if type(node.primitive) is Call and node.primitive.kind == "compiled":
-                _run_compiled(node.primitive.graph, operands, results_of(value))
-                continue
-            views = [o.numpy() if type(o) is Literal else o.view for o in operands]
             results = results_of(value)
-            outcome = node.primitive.evaluate(*views)  # type: ignore[arg-type]
-            if len(results) == 1 and not isinstance(outcome, tuple):
-                outcome = (outcome,)
-            sources = operands if node.primitive.may_alias else ()
-            for result, view in zip(results, outcome, strict=True):
-                _publish(result, view, sources)
-            if not (retain and value.trace):
+            if type(node.primitive) is Call and node.primitive.kind == "compiled":
+                _run_compiled(node.primitive.graph, node.operands, results)
+            else:
+                _run_primitive(node.primitive, node.operands, results)
+            if retain and value.trace:
+                state.retained.extend(map(ref, results))
+            else:
                 for result in results:
                     result.node = None
+
+
+def _run_primitive(
+    primitive: Primitive, operands: Sequence[Value | Literal], results: Sequence[Value]
+) -> None:
+    views = [o.numpy() if type(o) is Literal else o.view for o in operands]
+    outcome = primitive.evaluate(*views)  # type: ignore[arg-type]
+    if len(results) == 1 and not isinstance(outcome, tuple):
+        outcome = (outcome,)
+    sources = operands if primitive.may_alias else ()
+    for result, view in zip(results, outcome, strict=True):
+        _publish(result, view, sources)
 
 
 def _is_ready(value: Value) -> bool:
@@ -66,7 +74,6 @@ def _run_compiled(graph: Graph, operands: Sequence[Value | Literal], results: Se
     for result, other in zip(results, found, strict=True):
         result.view = other.view
         result.storage = other.storage
-        result.node = None
 
 
 def _known(value: Value) -> bool:

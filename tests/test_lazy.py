@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -102,6 +103,33 @@ def test_intermediate_results_are_freed_on_the_way():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * n * 4
+
+
+def test_a_value_kept_from_a_gradient_holds_no_graph():
+    kept, seen = [], []
+
+    def f(x):
+        y = mx.sin(x)
+        seen.append(weakref.ref(y._value))
+        kept.append(mx.sin(y) * 3)
+        mx.eval(kept)
+        return (kept[0] * y).sum(), x
+
+    (loss, x), gradient = mx.value_and_grad(f)(mx.ones(3) + 1)
+    mx.eval(loss, gradient)
+    assert kept[0]._value.node is None and x._value.node is None and seen[0]() is None
+
+
+@pytest.mark.parametrize("tier", ["interpret", "compile"])
+def test_training_holds_no_history(monkeypatch, tier):
+    monkeypatch.setattr(evaluator(), "_tier", tier)
+    w = mx.array([1.0, 2.0, 3.0])
+    first = weakref.ref(w._value)
+    for _ in range(3):
+        loss, gradient = mx.value_and_grad(lambda w: (mx.sin(w) * w).sum())(w)
+        w = w - 0.1 * gradient
+        mx.eval(w, loss)
+    assert w._value.node is None and first() is None
 
 
 def test_threads_share_lazy_graphs():

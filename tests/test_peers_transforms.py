@@ -1,4 +1,4 @@
-"""Transforms beside the real MLX: the same programs give the same values, trees, dtypes and kinds of errors."""
+"""Transforms beside the real MLX: the same values, trees, dtypes and kinds of errors."""
 
 import collections
 

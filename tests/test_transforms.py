@@ -237,6 +237,18 @@ def test_checkpoint_of_a_function_that_updates_its_argument_in_place():
     assert x.tolist() == [1, 2]
 
 
+def test_vmap_of_a_graph_whose_result_has_its_batch_axis_behind():
+    w = f64(np.arange(9).reshape(3, 3))
+    rows = f64([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]])
+    expected = np.array(rows) @ np.array(w).T
+    for inner in (
+        mx.checkpoint(lambda x: w @ x),
+        lambda x: mx.cond(x[0] > -1, lambda: w @ x, lambda: x),
+        lambda x: mx.while_loop(lambda s: s[1] < 1, lambda s: (w @ s[0], s[1] + 1), (x, 0))[0],
+    ):
+        np.testing.assert_array_equal(np.array(mx.vmap(inner)(rows)), expected)
+
+
 def test_vmap_of_checkpoint_over_no_elements():
     assert mx.vmap(mx.checkpoint(lambda z: mx.sin(z) * z.sum()))(mx.zeros((0, 3))).shape == (0, 3)
 

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from types import CodeType
+from typing import TYPE_CHECKING
+from weakref import ref
+
+if TYPE_CHECKING:
+    from ingot.tracer.array import Value
 
 CONCRETE = 1
 """Trace level of values that derive from an argument of grad, vjp or jvp: they can be evaluated."""
@@ -23,6 +28,9 @@ class _State(threading.local):
     scope = ""  # module path such as `encoder.layers.0`
     abstract_since: int | None = None  # serial at which the innermost compile/vmap/export trace began
     rebindable: frozenset[int] = frozenset()  # ids of captured arrays that such a trace may rebind
+
+    def __init__(self) -> None:
+        self.retained: list[ref[Value]] = []  # evaluated values whose nodes a running transform may need
 
 
 state = _State()
@@ -40,6 +48,17 @@ def tracing(abstract: bool = False, rebindable: frozenset[int] = frozenset()) ->
     finally:
         state.depth -= 1
         state.abstract_since, state.rebindable = saved
+        if not state.depth:
+            _forget_history()
+
+
+def _forget_history() -> None:
+    """Outside all transforms evaluated values need no nodes: one kept in a variable would hold a graph."""
+    for kept in state.retained:
+        value = kept()
+        if value is not None:
+            value.node = None
+    state.retained.clear()
 
 
 @contextmanager

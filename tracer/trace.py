@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 import numpy as np
 
@@ -88,6 +89,8 @@ def concrete_argument(x: array) -> array:
     else:
         node = LazyNode(registry["identity"](), (source,), None, "")
         fresh = Value(source.aval, node, 0, max(CONCRETE, source.trace))
+        if source.storage is not None:
+            state.retained.append(ref(fresh))
     fresh.storage, fresh.view = source.storage, source.view
     return wrap(fresh)
 
@@ -254,13 +257,14 @@ def solve_guards(graph: Graph) -> Graph:
 
 
 def _solution(guard: Guard) -> tuple[str, Extent] | None:
-    for left, right in ((guard.right, guard.left), (guard.left, guard.right)):
+    p, q = dims.reduce_equality(guard.left, guard.right)
+    for left, right in ((q, p), (p, q)):
         if not dims.is_symbol(left):
             continue
-        assert isinstance(left, Dim)
         if isinstance(right, Dim):
             inside = any(symbol is left for symbol in dims.symbols(right))
-            if inside or dims.bounds(left) != dims.bounds(right):
+            whole = dims.same(right % left.multiple_of, 0)
+            if inside or not whole or dims.bounds(left) != dims.bounds(right):
                 continue
         return left.name, right
     return None

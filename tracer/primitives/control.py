@@ -125,6 +125,7 @@ def vmap_graph(
     def fun(*arguments: array) -> list[array]:
         axes = [0 if b else None for b in batched]
         results, out_axes = batch(lambda *xs: inline(graph, _values(xs)), arguments, axes, size)
+        results = [_front(r, axis) for r, axis in zip(results, out_axes, strict=True)]
         if every:
             results = [
                 r if axis is not None else r.broadcast_to((size, *r.shape))

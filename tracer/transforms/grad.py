@@ -15,7 +15,7 @@ from ingot.tracer.array import Value, array, wrap
 from ingot.tracer.facts import agree, agree_shapes
 from ingot.tracer.graph import Literal
 from ingot.tracer.primitive import has_rule
-from ingot.tracer.state import state, tracing
+from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
 from ingot.tracer.transforms.arguments import (
     argument_numbers,
@@ -37,7 +37,6 @@ def pull_back(
         inputs = [a._value for a in arguments]
         outputs = list(fun(*arguments))
         found = _backward(inputs, outputs, cotangents_of(outputs))
-    _forget(outputs)
     return outputs, found
 
 
@@ -79,15 +78,6 @@ def _backward(
 def _accumulate(sums: dict[int, array], value: Value | Literal, cotangent: array) -> None:
     held = sums.get(id(value))
     sums[id(value)] = cotangent if held is None else held + cotangent
-
-
-def _forget(outputs: Sequence[array]) -> None:
-    """Outside all transforms an evaluated result needs its history no more."""
-    if not state.depth:
-        for output in outputs:
-            value = output._value
-            if type(value) is not Literal and value.storage is not None:
-                value.node = None
 
 
 def zeros_like(x: array) -> array:

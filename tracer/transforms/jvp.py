@@ -10,7 +10,7 @@ from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
 from ingot.tracer.transforms.arguments import array_list, check_callable
-from ingot.tracer.transforms.grad import _forget, _output_list, zeros_like
+from ingot.tracer.transforms.grad import _output_list, zeros_like
 
 
 def push_forward(
@@ -42,7 +42,6 @@ def push_forward(
                 if answer is not None:
                     moved[id(result)] = answer
         found = [moved.get(id(o._value)) for o in outputs]
-    _forget(outputs)
     return outputs, found
 
 

@@ -37,22 +37,22 @@ def batch(
         }
         roots = [o._value for o in outputs]
         inner, _ = linearise(roots, lambda v: id(v) in mapped or v.serial < since or not v.trace)
-    for value in inner:
-        node = value.node
-        assert node is not None
-        chosen = [mapped.get(id(o)) or (wrap(o), None) for o in node.operands]
-        if all(axis is None for _, axis in chosen):
-            if all(id(o) not in mapped for o in node.operands):
-                continue  # does not depend on the batch
-            results: Sequence[array] = _again(value, [x for x, _ in chosen])
-            out_axes: Sequence[int | None] = [None] * len(results)
-        else:
-            denied = has_rule(type(node.primitive), "vmap")
-            if isinstance(denied, str):
-                raise ValueError(f"[vmap] {node.primitive.name} has no vmap: {denied} ({node.location}).")
-            results, out_axes = node.primitive.vmap([x for x, _ in chosen], [a for _, a in chosen], size)
-        for result, pair in zip(results_of(value), zip(results, out_axes, strict=True), strict=True):
-            mapped[id(result)] = pair
+        for value in inner:
+            node = value.node
+            assert node is not None
+            chosen = [mapped.get(id(o)) or (wrap(o), None) for o in node.operands]
+            if all(axis is None for _, axis in chosen):
+                if all(id(o) not in mapped for o in node.operands):
+                    continue  # does not depend on the batch
+                results: Sequence[array] = _again(value, [x for x, _ in chosen])
+                out_axes: Sequence[int | None] = [None] * len(results)
+            else:
+                denied = has_rule(type(node.primitive), "vmap")
+                if isinstance(denied, str):
+                    raise ValueError(f"[vmap] {node.primitive.name} has no vmap: {denied} ({node.location}).")
+                results, out_axes = node.primitive.vmap([x for x, _ in chosen], [a for _, a in chosen], size)
+            for result, pair in zip(results_of(value), zip(results, out_axes, strict=True), strict=True):
+                mapped[id(result)] = pair
     found = [mapped.get(id(o._value)) or (o, None) for o in outputs]
     return [x for x, _ in found], [axis for _, axis in found]
 
