@@ -246,6 +246,29 @@ def test_decisions(relation, a, b, answer):
     assert dims.decide(relation, a, b) is answer
 
 
+@pytest.mark.parametrize(("a", "b", "reduced"), [
+    (2 * B, B + C, (B, C)),
+    (2 * B + 4, 2 * C, (B + 2, C)),
+    (B - C, 3, (B, C + 3)),
+    (B * C + B, B + 6, (B * C, 6)),
+    (-B, -5, (5, B)),
+    (E8, 16, (E8, 16)),
+    (3 * E8, 48 * B, (E8, 16 * B)),
+    (B, B, (0, 0)),
+    (7, 4, (1, 0)),
+])  # fmt: skip
+def test_equalities_reduce(a, b, reduced):
+    assert all(map(dims.same, dims.reduce_equality(a, b), reduced))
+
+
+@settings(max_examples=200, deadline=None)
+@given(trees, trees, environments)
+def test_reduced_equalities_are_equivalent(left, right, env):
+    p, q = compute_or_discard(left, env), compute_or_discard(right, env)
+    a, b = dims.reduce_equality(build(left), build(right))
+    assert (p == q) == (dims.evaluate(a, env) == dims.evaluate(b, env))
+
+
 def test_outside_a_scope_equality_is_structural_and_order_is_an_error():
     assert (B == C) is False and (B != C) is True and (B == B) and not (B != B)
     assert {B + 1: "x"}[1 + B] == "x" and B.__eq__("B") is NotImplemented and B != "B"

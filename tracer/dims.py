@@ -877,6 +877,19 @@ def decide(relation: str, a: Extent, b: Extent) -> bool | None:
     return False if constant % math.gcd(*(c for _, c in variable)) else None
 
 
+def reduce_equality(a: Extent, b: Extent) -> tuple[Extent, Extent]:
+    """(p, q) with p == q exactly when a == b, where p and q share no term and no factor: 2*B == B + C gives
+    (B, C). Terms change sides so that all coefficients are positive."""
+    difference = _add(_extent(a), _multiply(_extent(b), -1))
+    terms = difference.terms if isinstance(difference, Dim) else ((difference, ()),)
+    common = math.gcd(*(c for c, _ in terms)) or 1
+    sides: list[Extent] = [0, 0]
+    for c, factors in terms:
+        term = product([abs(c) // common, *(atom for atom, power in factors for _ in range(power))])
+        sides[c < 0] = _add(sides[c < 0], term)
+    return sides[0], sides[1]
+
+
 def same(a: Extent, b: Extent) -> bool:
     """Structural identity of two extents; never asks the ambient scope."""
     return a is b or (isinstance(a, int) and isinstance(b, int) and a == b)
