@@ -203,8 +203,10 @@ def write(target: Source, sections: Mapping[str, Section], blobs: Blobs | None =
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
         raise
     _sync_folder(os.path.dirname(path))
 

@@ -421,8 +421,17 @@ def test_exporters_end(path):
 
 
 def test_unwritable_places(tmp_path):
-    with pytest.raises(OSError):
-        mx.export_function(tmp_path / "no" / "f.ingot", mx.abs, rand(3))
+    missing = tmp_path / "no" / "f.ingot"
+    with pytest.raises(FileNotFoundError) as caught:
+        mx.export_function(missing, mx.abs, rand(3))
+    assert caught.value.filename == str(missing) and ".partial" not in str(caught.value)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file/f\.ingot'$"):
+        mx.export_function(tmp_path / "file" / "f.ingot", mx.abs, rand(3))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder'$"):
+        mx.export_function(tmp_path / "folder", mx.abs, rand(3))
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
 def test_native_code_is_refused_until_there_is_some(path):
