@@ -14,11 +14,12 @@ import numpy as np
 
 from ingot.format import container, signature
 from ingot.format.codec import Encoder, Example, Function, Trace, elementwise_only
-from ingot.format.importer import ImportedFunction
+from ingot.format.importer import ImportedFunction, at_shapes
 from ingot.tracer import dims, tree
 from ingot.tracer.array import array
+from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Guard
-from ingot.tracer.graph import Constant
+from ingot.tracer.graph import Constant, Graph
 from ingot.tracer.trace import trace
 from ingot.tracer.tree import Tree
 
@@ -229,7 +230,17 @@ def _trace(
         _warn_of_fixed(events)
     elif graph.guards:
         raise _specialised(graph.guards)
-    return Trace(graph, in_tree, out_tree[0], shapeless and elementwise_only(graph)), samples
+    any_rank = shapeless and elementwise_only(graph) and _only_broadcasts(graph, avals, samples, events)
+    return Trace(graph, in_tree, out_tree[0], any_rank), samples
+
+
+def _only_broadcasts(
+    graph: Graph, avals: Sequence[Aval], samples: dict[str, int], events: Sequence[Guard]
+) -> bool:
+    """Whether elementwise nodes alone ask for all `events`, so that other shapes need not satisfy them."""
+    with dims.DimScope(samples) as scope:
+        at_shapes(graph, avals)
+    return set(events) <= set(scope.events)
 
 
 def _outputs(value: Any) -> tuple[list[array], Tree]:

@@ -371,6 +371,51 @@ def test_shapeless_elementwise_takes_any_rank():
         imported(rand(2), rand(3))
 
 
+SHAPES = [((3, 1), (4,)), ((3, 1), ()), ((), (4,)), ((0,), (2, 1))]
+
+
+@pytest.mark.parametrize("sample", [((), ()), ((2,), (1,)), ((2, 3), (3,)), ((2, 1), (1, 3))])
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_transforms_of_functions_of_any_rank(sample, shapes):
+    def fun(x, y):
+        return mx.where(x > y, mx.sin(x) * y, x * x + 2.0)
+
+    def inner(x, y):
+        return imported(x, y)[0]
+
+    imported = roundtrip(fun, rand(*sample[0]), rand(*sample[1]), shapeless=True)
+    assert imported.traces[0].any_rank
+    x, y = rand(*shapes[0]), rand(*shapes[1], seed=1)
+
+    def same(transform, *args):
+        for found, expected in zip(transform(inner)(*args), transform(fun)(*args), strict=True):
+            assert found.shape == expected.shape and np.allclose(found, expected, atol=1e-5)
+
+    same(lambda f: lambda *a: [f(*a), mx.compile(f)(*a)], x, y)
+    same(lambda f: mx.grad(lambda *a: mx.sum(f(*a)), argnums=(0, 1)), x, y)
+    same(lambda f: lambda *a: mx.jvp(f, a, a)[1], x, y)
+    if x.ndim and x.shape[0]:
+        same(lambda f: lambda *a: [mx.vmap(f, in_axes=(0, None))(*a)], x, y)
+        same(lambda f: mx.vmap(mx.grad(lambda *a: mx.sum(f(*a)), argnums=(0, 1)), in_axes=(0, None)), x, y)
+    again = roundtrip(inner, x, y, shapeless=True)
+    same(lambda f: again if f is inner else lambda *a: [f(*a)], rand(2, 5), rand(5))
+
+
+@pytest.mark.parametrize("fun", [
+    lambda x: x * 2 if x.shape[0] > 2 else x,
+    lambda x: x if x.shape[0] != 3 else x * 2,
+    lambda x: x * int(x.shape[0]),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*used as a number")
+def test_elementwise_functions_that_look_at_sizes_keep_their_guards(fun):
+    imported = roundtrip(fun, rand(3), shapeless=True)
+    assert not imported.traces[0].any_rank
+    assert np.allclose(imported(rand(3))[0], fun(rand(3)))
+    for shape in ((2,), (3, 3)):
+        with pytest.raises(ValueError, match="cannot take"):
+            imported(rand(*shape))
+
+
 def test_shapeless_with_an_extent_used_as_a_number():
     def fun(x):
         return mx.zeros(int(x.shape[0])) + mx.sum(x, axis=1)
