@@ -84,7 +84,7 @@ class _Fuser:
         cost: dict[int, int] = {}
         for node in self.graph.nodes:
             kind = self.kinds[id(node)]
-            own = rules.costs.get(type(node.primitive), 1) if kind == "map" else 0
+            own = rules.costs.get(type(node.primitive), int(kind == "map"))
             below = sum(cost.get(o, 0) for o in node.operands if not isinstance(o, Literal))
             inlined = kind in ("map", "view")
             cost.update((r, min(own + below, 1 << 20) if inlined else 0) for r in node.results)

@@ -22,7 +22,7 @@ from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_text import print_kernel
 from ingot.lowering.program import HostCall, KernelCode, Program, Step
 from ingot.lowering.pull import producers
-from ingot.lowering.schedule import Scheduled, schedule
+from ingot.lowering.schedule import Scheduled, nodes_of, schedule
 from ingot.lowering.simplify.algebra import apply_rules
 from ingot.lowering.simplify.common import drop_dead, merge_common
 from ingot.lowering.simplify.inline import inline_calls
@@ -205,7 +205,7 @@ def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
         params=built.params,
         parallel=built.parallel,
         primitives=part.primitives,
-        lines=_lines(graph, part.group, frozenset(part.buffers)),
+        lines=_lines(graph, part),
         nbytes=nbytes,
         flops=flops,
         loop=built.kernel,
@@ -225,29 +225,10 @@ def _dot_flops(graph: Graph, group: Group) -> Extent:
     return total
 
 
-def _lines(graph: Graph, group: Group, outside: frozenset[int]) -> tuple[str, ...]:
-    """`file:line` of every node in a group, in order of first use."""
-    found: dict[str, None] = {}
-    made = producers(graph)
-    for node in _nodes(group, made, outside):
-        if node.location is not None:
-            found.setdefault(str(node.location))
-    return tuple(found)
-
-
-def _nodes(group: Group, made: dict[int, Node], outside: frozenset[int]) -> list[Node]:
-    seen: dict[int, Node] = {}
-    stack = list(group.roots)
-    while stack:
-        value = stack.pop()
-        if value in seen or value not in made:
-            continue
-        seen[value] = made[value]
-        stack.extend(
-            o for o in made[value].operands
-            if isinstance(o, int) and (o not in outside or o in group.roots)
-        )  # fmt: skip
-    return [seen[value] for value in sorted(seen)]
+def _lines(graph: Graph, part: Scheduled) -> tuple[str, ...]:
+    """`file:line` of every node in a kernel, in order of first use."""
+    nodes = nodes_of(graph, part.group, part.buffers)
+    return tuple(dict.fromkeys(str(node.location) for node in nodes if node.location is not None))
 
 
 def _host_call(graph: Graph, node: Node) -> HostCall:

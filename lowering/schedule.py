@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -11,7 +12,17 @@ from ingot.lowering.fuse import plan_of
 from ingot.lowering.groups import Built, Group
 from ingot.lowering.kernels import dot, rows, scatter
 from ingot.lowering.llvm.target import Target
-from ingot.tracer.graph import Graph
+from ingot.lowering.pull import producers
+from ingot.tracer.graph import Graph, Node
+from ingot.tracer.primitives.elementwise import Identity, StopGradient
+from ingot.tracer.primitives.shape import (
+    BroadcastTo,
+    OptimizationBarrier,
+    Reshape,
+    Reverse,
+    Slice,
+    Transpose,
+)
 
 _NESTS: dict[str, ModuleType] = {"rows": rows, "dot": dot, "scatter": scatter}
 
@@ -43,27 +54,42 @@ def schedule(
     for root in writes:
         reread = root in reads or group.kind == "scatter"
         memory.append((root, graph.avals[root].dtype.short, "readwrite" if reread else "write"))
-    counts = _fused(graph, group, points)
-    built = nest.build(plan, _name(group, counts), target, memory)
+    buffers = tuple(value for value, _, _ in memory)
+    counts = _fused(nodes_of(graph, group, buffers))
+    built = nest.build(plan, _name(group, list(counts)), target, memory)
     cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
-    return Scheduled(group, built, tuple(value for value, _, _ in memory), tuple(counts.items()), cost)
+    return Scheduled(group, built, buffers, tuple(counts.items()), cost)
 
 
-def _fused(graph: Graph, group: Group, points: list[pt.Point]) -> dict[str, int]:
-    """How often each primitive occurs in the kernel, in the order of the computation."""
+def nodes_of(graph: Graph, group: Group, buffers: Iterable[int]) -> list[Node]:
+    """The nodes that a group computes from the values in `buffers`, in order."""
+    made, outside = producers(graph), set(buffers).difference(group.roots)
+    seen: dict[int, Node] = {}
+    stack = list(group.roots)
+    while stack:
+        value = stack.pop()
+        if value in seen or value not in made or value in outside:
+            continue
+        seen[value] = made[value]
+        stack.extend(o for o in made[value].operands if isinstance(o, int))
+    return [seen[value] for value in sorted(seen)]
+
+
+def _fused(nodes: Iterable[Node]) -> dict[str, int]:
+    """How often each primitive occurs, in the order of the computation; views are no computation."""
     counts: dict[str, int] = {}
-    for point in points:
-        if isinstance(point, pt.Apply):
-            counts[point.primitive.name] = counts.get(point.primitive.name, 0) + 1
-    for node in graph.nodes:
-        if rules.structured.get(type(node.primitive)) and group.roots and node.results[0] in group.roots:
+    for node in nodes:
+        if not isinstance(node.primitive, _UNSEEN):
             counts[node.primitive.name] = counts.get(node.primitive.name, 0) + 1
     return counts
 
 
-def _name(group: Group, counts: dict[str, int]) -> str:
-    """`map_exp_add`, `rows_reduce_max_exp_reduce_sum`: kind and the first few primitives."""
-    kind = "map" if group.kind == "rows" and not group.reduced else group.kind
-    names = [name for name in counts if name not in ("identity", "stop_gradient")]
-    shown = names[:5] if len(names) <= 5 else [*names[:4], "etc"]
-    return "_".join([kind, *(shown or ["copy"])])
+_UNSEEN = (BroadcastTo, Reshape, Transpose, Slice, Reverse, OptimizationBarrier, Identity, StopGradient)
+
+
+def _name(group: Group, names: Sequence[str]) -> str:
+    """Kind and the first few primitives: `map_exp_add`, `rows_reduce_max_sub`, `dot_general_add`."""
+    shown = [*names[:5]] if len(names) <= 5 else [*names[:4], "etc"]
+    if group.kind == "rows":
+        shown = ["rows" if group.reduced else "map", *(shown or ["copy"])]
+    return "_".join(shown)

@@ -126,7 +126,7 @@ def test_native_coverage() -> None:
         sigmoid eq ne lt le gt ge logical_not logical_and logical_or select convert_element_type
         broadcast_to reshape transpose slice reverse pad concatenate slice_update iota dim_value
         reduce_sum reduce_prod reduce_max reduce_min reduce_all reduce_any argmax argmin dot_general
-        gather scatter dynamic_slice dynamic_update call optimization_barrier
+        gather scatter dynamic_slice dynamic_update random_bits call optimization_barrier
     """.split()
     assert [name for name in promised if not rules.is_lowered(registry[name])] == []
 

@@ -28,6 +28,7 @@ from ingot.tracer.primitives import elementwise as ew
 from ingot.tracer.primitives import index as ix
 from ingot.tracer.primitives import reduce as rd
 from ingot.tracer.primitives import shape as sh
+from ingot.tracer.primitives.random_bits import RandomBits
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -278,6 +279,25 @@ def test_indices_of_the_data_are_checked(index: int) -> None:
     many[77] = index
     with pytest.raises(IndexError):
         made([leaf(x[0, :3].copy()), leaf(many)])
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(), (1,), (B,), (B, 5), (3, B, 2)])
+def test_random_bits(shape: tuple[dims.Extent, ...], width: int) -> None:
+    b = GraphBuilder("bits", [Aval((4, 2), dtypes.uint32), Aval((B,), F32)])
+    (bits,) = b.add(RandomBits(shape, width), [0])
+    check(b.finish([bits]), *SIZES[:5], tolerance=0)
+
+
+def test_random_bits_are_not_computed_twice() -> None:
+    b = GraphBuilder("dropout", [Aval((2,), dtypes.uint32), Aval((B, 8), F32)])
+    (bits,) = b.add(RandomBits((B, 8), 4), [0])
+    (keep,) = b.add(ew.Lt(), [bits, Literal(1 << 31, dtypes.uint32)])
+    (y,) = b.add(ew.Select(), [keep, 1, Literal(0.0, F32)])
+    (rows,) = b.add(rd.ReduceSum((1,), False), [y])
+    (columns,) = b.add(rd.ReduceSum((0,), False), [y])
+    made = check(b.finish([rows, columns]), *SIZES[:4])
+    assert sum(dict(k.primitives).get("random_bits", 0) for k in made.program.kernels) == 1
 
 
 def test_divided_reshapes() -> None:

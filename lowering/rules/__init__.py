@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ingot.lowering import loop as ir
 from ingot.lowering.llvm import vecmath
-from ingot.lowering.rules import contract, elementwise, index, reduce, shape  # noqa: F401  (they register)
+from ingot.lowering.rules import contract, elementwise, index, random_bits, reduce, shape  # noqa: F401
 from ingot.lowering.rules.registry import costs, indexed, limits, needs, scalar_rule, scalars, structured
 from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive

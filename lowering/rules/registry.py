@@ -56,12 +56,13 @@ def lowers(
 
 
 def indexes(
-    cls: type[Primitive], when: Callable[[Primitive, Sequence[Aval]], bool] | None = None
+    cls: type[Primitive], when: Callable[[Primitive, Sequence[Aval]], bool] | None = None, cost: int = 0
 ) -> Callable[[R], R]:
-    """Register a rule that finds the elements of operands."""
+    """Register a rule that finds the elements of operands, or makes them by `cost` instructions each."""
 
     def register(rule: R) -> R:
         indexed[cls] = rule
+        costs[cls] = cost
         if when is not None:
             limits[cls] = when
         return rule
