@@ -8,13 +8,14 @@ from weakref import ref
 
 import numpy as np
 
-from ingot.tracer.array import Storage, Value, leaf
+from ingot.tracer.array import LazyNode, Storage, Value, leaf
 from ingot.tracer.errors import TracerError
 from ingot.tracer.evaluate import evaluator
 from ingot.tracer.graph import Graph, Literal
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.control import Call
-from ingot.tracer.state import state
+from ingot.tracer.primitives.shape import OptimizationBarrier
+from ingot.tracer.state import state, transforms_run
 from ingot.tracer.trace import linearise, match_dims, results_of
 
 
@@ -31,7 +32,8 @@ def evaluate_lazy(values: Sequence[Value]) -> None:
                 "[eval] The value depends on an argument of compile, vmap or export, which has none. It was "
                 "kept in a variable after that call ended; return it from the function instead."
             )
-    retain = state.depth > 0
+    del leaves  # or the check for sole ownership would count it
+    retain = transforms_run()
     with np.errstate(all="ignore"):
         inner.reverse()
         while inner:
@@ -40,12 +42,16 @@ def evaluate_lazy(values: Sequence[Value]) -> None:
             if node is None or value.storage is not None:
                 continue  # another thread was faster
             results = results_of(value)
+            keep = retain and value.trace > 0
             if type(node.primitive) is Call and node.primitive.kind == "compiled":
                 _run_compiled(node.primitive.graph, node.operands, results)
+            elif node.primitive.overwrite is not None and not keep and _owners(node) == _SOLE:
+                _run_in_place(node, results[0])
             else:
                 _run_primitive(node.primitive, node.operands, results)
-            if retain and value.trace:
-                state.retained.extend(map(ref, results))
+            if keep:
+                if state.depth:
+                    state.retained.extend(map(ref, results))
             else:
                 for result in results:
                     result.node = None
@@ -61,6 +67,35 @@ def _run_primitive(
     sources = operands if primitive.may_alias else ()
     for result, view in zip(results, outcome, strict=True):
         _publish(result, view, sources)
+
+
+def _owners(node: LazyNode) -> tuple[int, ...]:
+    """How often the first operand of a node, its storage and its view are referred to; () for one that cannot
+    change."""
+    x = node.operands[0]
+    if type(x) is Literal or x.view is None or x.storage is None:
+        return ()
+    view, storage = x.view, x.storage
+    if storage.pinned or storage.frozen or storage.owner is not view or not view.flags.writeable:
+        return ()
+    if not view.flags.c_contiguous:
+        return ()
+    return sys.getrefcount(x), sys.getrefcount(storage), sys.getrefcount(view)
+
+
+def _sole_owner() -> tuple[int, ...]:
+    """What `_owners` finds for an operand that only its node refers to, in this version of Python."""
+    return _owners(LazyNode(OptimizationBarrier(), (leaf(np.zeros(1)),), None, ""))
+
+
+def _run_in_place(node: LazyNode, result: Value) -> None:
+    """An update of an array that nobody else can see: its memory becomes the result's."""
+    x, *rest = node.operands
+    assert isinstance(x, Value)
+    view = node.primitive.overwrite(x.view, *[o.numpy() if type(o) is Literal else o.view for o in rest])
+    assert view is x.view
+    result.view = view
+    result.storage = x.storage
 
 
 def _is_ready(value: Value) -> bool:
@@ -137,6 +172,9 @@ def call(
     with np.errstate(all="ignore"):
         outcome = (primitive.substitute(env) if env else primitive).evaluate(*operands)
     return tuple(np.asarray(v) for v in outcome) if isinstance(outcome, tuple) else (np.asarray(outcome),)
+
+
+_SOLE = _sole_owner()
 
 
 class InterpretedGraph:

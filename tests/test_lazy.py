@@ -208,3 +208,87 @@ def test_unknown_tier_is_an_error(monkeypatch):
 
 def test_evaluator_is_installed():
     assert type(evaluator()).__name__ == "Runtime"
+
+
+class TestUpdatesInPlace:
+    """Updates of an array that has one owner write into its memory; nobody else may ever see them."""
+
+    @staticmethod
+    def address(x):
+        mx.eval(x)
+        return x._value.storage.pointer
+
+    @pytest.mark.parametrize(
+        "update",
+        [
+            lambda x: x.__setitem__(0, 5),
+            lambda x: x.__setitem__(slice(1, 3), mx.array([7.0, 8.0])),
+            lambda x: x.__setitem__(mx.array([1, 2]), 9.0),
+            lambda x: x._rebind(x.at[mx.array([1, 1])].add(1.0), "at"),
+        ],
+        ids=["item", "slice", "gathered", "at add"],
+    )
+    def test_memory_is_kept(self, update):
+        x = mx.zeros(1000) + 1
+        before, expected = self.address(x), mx.array(np.ones(1000, np.float32))
+        kept = expected * 1
+        mx.eval(expected, kept)
+        update(x)
+        assert self.address(x) == before
+        other = mx.array(np.array(kept))
+        update(other)
+        np.testing.assert_array_equal(np.array(x), np.array(other))
+
+    def test_not_while_another_array_shares_the_value(self):
+        x = mx.zeros(10) + 1
+        mx.eval(x)
+        y = mx.array(x)
+        doubled = x * 2  # lazy: reads the old value later
+        reshaped = x.reshape(2, 5)
+        mx.eval(reshaped)
+        x[0] = 5
+        mx.eval(x)
+        assert y.tolist() == [1] * 10 and doubled.tolist() == [2] * 10
+        assert reshaped.tolist() == [[1] * 5] * 2 and x[0].item() == 5
+
+    def test_not_while_numpy_or_a_graph_sees_it(self):
+        x = mx.zeros(10) + 1
+        view = np.array(x, copy=False)
+        x[0] = 5
+        mx.eval(x)
+        assert view[0] == 1
+        z = mx.zeros(10) + 1
+        compiled = mx.compile(lambda y: y + z)
+        assert compiled(mx.zeros(10)).tolist() == [1] * 10
+        z[0] = 5
+        mx.eval(z)
+        assert compiled(mx.zeros(10)).tolist() == [1] * 10
+
+    def test_shifted_onto_itself(self):
+        x = mx.arange(10)
+        mx.eval(x)
+        x[1:] = x[:-1]
+        assert x.tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+    def test_in_gradients(self):
+        def f(x):
+            y = x * 1
+            mx.eval(y)
+            z = y * y
+            y[0] = 10.0
+            mx.eval(y)
+            return (z + y).sum()
+
+        assert mx.grad(f)(mx.array([1.0, 2.0])).tolist() == [2, 5]
+
+
+def test_another_thread_may_evaluate_what_a_gradient_needs():
+    def f(x):
+        y = mx.exp(x)
+        worker = threading.Thread(target=lambda: mx.eval(y))
+        worker.start()
+        worker.join()
+        return (y * y).sum()
+
+    got = mx.grad(f)(mx.array([0.1, 0.2]))
+    np.testing.assert_allclose(np.array(got), 2 * np.exp([0.2, 0.4]), rtol=1e-5)

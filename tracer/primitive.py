@@ -158,6 +158,9 @@ class Primitive(metaclass=_Interning):
         """NumPy reference. Operands are never modified."""
         raise NotImplementedError(f"[{self.name}] evaluate")
 
+    overwrite: ClassVar[Any] = None
+    """`evaluate` that may write into the first operand, for primitives that update a part of it."""
+
     def vjp(
         self, primals: Sequence[array], cotangents: Sequence[array | None], results: Sequence[array]
     ) -> Sequence[array | None]:

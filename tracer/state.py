@@ -35,11 +35,22 @@ class _State(threading.local):
 
 state = _State()
 
+_running_lock = threading.Lock()
+_running = [0]  # threads that are inside a transform
+
+
+def transforms_run() -> bool:
+    """True while some thread is inside a transform, which may yet differentiate values it saw."""
+    return _running[0] > 0
+
 
 @contextmanager
 def tracing(abstract: bool = False, rebindable: frozenset[int] = frozenset()) -> Iterator[None]:
     """While a transform runs the user's function. `rebindable`: captured arrays named as state."""
     saved = state.abstract_since, state.rebindable
+    if not state.depth:
+        with _running_lock:
+            _running[0] += 1
     state.depth += 1
     if abstract:
         state.abstract_since, state.rebindable = next_serial(), rebindable
@@ -49,6 +60,8 @@ def tracing(abstract: bool = False, rebindable: frozenset[int] = frozenset()) ->
         state.depth -= 1
         state.abstract_since, state.rebindable = saved
         if not state.depth:
+            with _running_lock:
+                _running[0] -= 1
             _forget_history()
 
 

@@ -154,13 +154,15 @@ class Scatter(Primitive):
         return x
 
     def evaluate(self, x: np.ndarray, updates: np.ndarray, *indices: np.ndarray) -> np.ndarray:
+        return self.overwrite(np.array(x, order="C"), updates, *indices)
+
+    def overwrite(self, x: np.ndarray, updates: np.ndarray, *indices: np.ndarray) -> np.ndarray:
         chosen = wrapped_indices("scatter", indices, [x.shape[axis] for axis in self.axes])
         rest = [i for i in range(x.ndim) if i not in self.axes]
         n = np.ndim(updates) - len(rest)
         values = np.moveaxis(updates, range(self.position, self.position + n), range(n))
         wide = x.dtype.itemsize == 2 and x.dtype.kind not in "iu" and self.mode in ("add", "mul")
-        # half precision: sums of many updates are rounded once
-        out = np.array(x, dtype=np.float32 if wide else None, order="C")
+        out = x.astype(np.float32) if wide else x  # half precision: sums of many updates are rounded once
         view, at = np.transpose(out, (*self.axes, *rest)), tuple(chosen)
         if self.mode == "set":
             view[at] = values
@@ -168,7 +170,9 @@ class Scatter(Primitive):
             _BOOL_COMBINE[self.mode].at(view, at, values)
         else:
             _COMBINE[self.mode].at(view, at, values.astype(out.dtype))
-        return out.astype(x.dtype) if wide else out
+        if wide:
+            x[...] = out
+        return x
 
     def _gathered(self, x: array, indices: Handles) -> array:
         return record(Gather(self.axes, self.position), *_values([x, *indices]))
@@ -345,13 +349,15 @@ class DynamicUpdate(Primitive):
         return x
 
     def evaluate(self, x: np.ndarray, update: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return self.overwrite(np.array(x, order="C"), update, starts)
+
+    def overwrite(self, x: np.ndarray, update: np.ndarray, starts: np.ndarray) -> np.ndarray:
         window = _checked_starts("slice_update", starts, x.shape, self.axes, np.shape(update))
         for axis, n in enumerate(np.shape(update)):
             if axis not in self.axes:
                 window[axis] = slice(0, n)
-        out = np.array(x, order="C")
-        out[tuple(window)] = update
-        return out
+        x[tuple(window)] = update
+        return x
 
     def vjp(self, primals: Handles, cotangents: MaybeHandles, results: Handles) -> MaybeHandles:
         (_, update, starts), (ct,) = primals, cotangents

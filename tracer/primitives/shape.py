@@ -234,9 +234,11 @@ class SliceUpdate(Primitive):
         return out[_numpy_slices(self.starts, [max(s, -1) for s in stops], self.strides)]
 
     def evaluate(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
-        out = np.array(x, order="C")
-        self._view(out, np.shape(update))[...] = update
-        return out
+        return self.overwrite(np.array(x, order="C"), update)
+
+    def overwrite(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
+        self._view(x, np.shape(update))[...] = update
+        return x
 
     def _read(self, shape: Shape) -> Slice:
         """The slice that reads what an update of `shape` writes."""
