@@ -175,6 +175,34 @@ def test_verify_says_when_results_are_wrong(run, file, monkeypatch):
     assert status == 1 and "WRONG" in text and "NOT ok" in text
 
 
+def test_verify_runs_the_examples_of_a_file(run, run_json, tmp_path):
+    path = tmp_path / "f.ingot"
+    factor = [1.0]
+    with mx.exporter(path, lambda x: (x * mx.array(factor[0]), -x)) as export:
+        export(mx.zeros(3))
+        export(mx.zeros((2, 2)))
+        export.example(mx.array([1.0, 2.0, 3.0]))
+        export.example(mx.ones((2, 2)), rtol=0.0, atol=0.5)
+    status, data = run_json("verify", path)
+    assert status == 0 and data["ok"] and [e["ok"] for e in data["examples"]] == [True, True]
+    assert data["examples"][1]["inputs"] == ["f32[2,2]"] and data["examples"][1]["errors"] == [0.0, 0.0]
+    assert run_json("verify", path, "--trace", 1)[1]["examples"] == data["examples"][1:]
+    status, text, _ = run("verify", path)
+    assert status == 0 and "f32[3]" in text and "1e-05 + 0.0001 |expected|" in text and "WRONG" not in text
+
+    with mx.exporter(path, lambda x: (x * mx.array(factor[0]), -x)) as export:
+        export(mx.zeros(3))
+        factor[0] = 1.001  # the examples are of another function than the trace
+        export.example(mx.ones(3))
+        export.example(mx.zeros(3))
+    status, data = run_json("verify", path)
+    assert status == 1 and not data["ok"] and data["traces"][0]["ok"]
+    assert [e["ok"] for e in data["examples"]] == [False, True]
+    assert 9 < data["examples"][0]["errors"][0] < 10 and data["examples"][0]["errors"][1] == 0
+    status, text, _ = run("verify", path)
+    assert status == 1 and text.count("WRONG") == 1 and "NOT ok" in text
+
+
 @pytest.mark.parametrize("command", ["kernels", "llvm", "asm"])
 def test_code(run, run_json, file, module, command):
     for words in ([file], [f"{module}:gelu", "--args", "f32[N,4] f32[4]"]):

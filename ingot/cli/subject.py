@@ -50,7 +50,7 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
 def resolve(options: argparse.Namespace) -> Subject:
     """The subject of a command; ValueError or OSError when there is none of that name."""
     text = options.subject
-    if ":" in text and not Path(text).exists():
+    if is_module(text):
         subject = _of_module(text, options.args)
     else:
         subject = _of_file(text, options.args)
@@ -61,6 +61,11 @@ def resolve(options: argparse.Namespace) -> Subject:
         raise ValueError(f"there is no trace {chosen}: {subject.name} has {len(subject.graphs)}")
     call = subject.call
     return Subject(subject.name, [subject.graphs[chosen]], lambda _, arrays: call(chosen, arrays))
+
+
+def is_module(text: str) -> bool:
+    """Whether the subject of that name is `module:function`, not a file."""
+    return ":" in text and not Path(text).exists()
 
 
 def _of_file(path: str, types: str | None) -> Subject:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ingot.cli import subject
+from ingot.cli.layout import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +26,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     import ingot as mx
     from ingot.tracer.verify import verify
 
-    if ":" not in options.subject:
-        mx.import_function(options.subject, verify="open")  # reads every constant and compares its checksum
     found = subject.resolve(options)
+    examples = []
+    if not subject.is_module(options.subject):
+        # reads every constant and compares its checksum
+        function = mx.import_function(options.subject, verify="open")
+        examples = [
+            checked(function, i, example)
+            for i, example in enumerate(function.examples)
+            if options.trace in (None, example.trace)
+        ]
     traces = []
     for i, graph in enumerate(found.graphs):
         verify(graph)
@@ -39,7 +47,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         differences = [difference(a, b) for a, b in zip(results, expected, strict=True)]
         ok = all(d <= options.tolerance for d in differences)
         traces.append({"dims": env, "nodes": len(graph.nodes), "differences": differences, "ok": ok})
-    return {"subject": found.name, "traces": traces, "ok": all(trace["ok"] for trace in traces)}
+    ok = all(item["ok"] for item in [*traces, *examples])
+    return {"subject": found.name, "traces": traces, "examples": examples, "ok": ok}
+
+
+def checked(function: Any, index: int, example: Any) -> dict[str, Any]:
+    """Outcome of one of the examples in a file. `errors`: of each output, in units of what is tolerated."""
+    found = {
+        "example": index,
+        "trace": example.trace,
+        "inputs": [repr(constant.aval) for constant in example.inputs],
+        "rtol": example.rtol,
+        "atol": example.atol,
+    }
+    try:
+        errors = function.check(example)
+    except ValueError as error:  # the inputs fit no trace any more
+        return found | {"errors": [], "failure": str(error), "ok": False}
+    return found | {"errors": errors, "ok": all(error <= 1 for error in errors)}
 
 
 def interpret(graph: Any, inputs: list[np.ndarray], env: dict[str, int]) -> list[np.ndarray]:
@@ -73,4 +98,17 @@ def show(data: dict[str, Any]) -> str:
             f"trace {i}{f' at {at}' if at else ''}: {trace['nodes']} nodes, compiled and interpreted results "
             f"differ by at most {worst:.2g}: {verdict}"
         )
+    if data["examples"]:
+        lines.append(_table_of_examples(data["examples"]))
     return "\n".join([*lines, f"{data['subject']}: {'ok' if data['ok'] else 'NOT ok'}"])
+
+
+def _table_of_examples(examples: list[dict[str, Any]]) -> str:
+    rows = []
+    for example in examples:
+        tolerance = f"{example['atol']:.3g} + {example['rtol']:.3g} |expected|"
+        worst = f"{max(example['errors'], default=0.0):.2g}" if "failure" not in example else "-"
+        verdict = "ok" if example["ok"] else example.get("failure", "WRONG").splitlines()[0]
+        inputs = " ".join(example["inputs"])
+        rows.append([example["example"], example["trace"], inputs, tolerance, worst, verdict])
+    return table(["example", "trace", "inputs", "tolerated", "error / tolerated", "result"], rows)
