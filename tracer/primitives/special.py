@@ -64,8 +64,8 @@ def erfc(x: np.ndarray) -> np.ndarray:
 
 
 def erfinv(y: np.ndarray) -> np.ndarray:
-    """Inverse error function: +-inf at +-1, NaN outside [-1, 1]; relative error below 1e-14, or below 1e-9 for
-    operands narrower than float64.
+    """Inverse error function: +-inf at +-1, NaN outside [-1, 1]; relative error below 1e-14
+    (1e-9 for operands narrower than float64).
 
     Starts from S. Winitzki, "A handy approximation for the error function and its inverse" (2008), and
     refines by Halley's method; towards 1 it solves erfc(x) = 1 - y instead, which keeps the digits.
