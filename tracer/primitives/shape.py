@@ -160,8 +160,8 @@ class Slice(Movement):
     """Elements `starts + i * strides` up to, not including, `stops`; one entry per axis.
 
     0 <= starts and stops <= extent; nothing is selected where `starts` is not before `stops`. A negative
-    stride walks down from `starts`, which is below the extent, and -1 is then the stop that includes element 0.
-    A stride is never 0.
+    stride walks down from `starts`, which is below the extent; -1 is then the stop that includes element 0. A
+    stride is never 0.
     """
 
     starts: tuple[Extent, ...]
