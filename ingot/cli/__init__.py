@@ -19,7 +19,7 @@ COMMANDS = {
     "llvm": ("kernels", "LLVM IR of the kernels"),
     "asm": ("kernels", "machine code of the kernels, as assembly"),
     "run": ("running", "run a function on random or given inputs"),
-    "verify": ("verification", "check a file: checksums, types, its examples, and compiled code against the interpreter"),
+    "verify": ("verification", "check a file: checksums, types, examples, and compiled code against NumPy"),
     "primitives": ("primitives", "the table of primitives and their rules"),
     "demo": ("demo", "train, export and run a digit classifier"),
 }
