@@ -226,7 +226,7 @@ class _Fuser:
                     state.replace(other, group, merged)
         for group in list(state.order()):
             for other in state.siblings(group):
-                if group in state.groups:
+                if state.independent(group, other):  # an earlier merge may have changed that
                     merged = self.joined(state.groups[other], state.groups[group])
                     if merged is not None and self.works(merged):
                         state.replace(other, group, merged)
@@ -359,7 +359,11 @@ class _Groups:
             if other < key and group.kind == "rows" and dims.same_shape(group.space, mine.space)
             and group.reduced == mine.reduced and self.read[other] & self.read[key]
         ]  # fmt: skip
-        return [other for other in found if not self.reaches(key, other) and not self.reaches(other, key)]
+        return [other for other in found if self.independent(key, other)]
+
+    def independent(self, a: int, b: int) -> bool:
+        """Whether neither of two groups needs the other."""
+        return not self.reaches(a, b) and not self.reaches(b, a)
 
     def reaches(self, start: int, goal: int, skip: int | None = None) -> bool:
         """Whether `start` needs `goal`, directly or not; `skip`: not by this direct need of `start`."""
