@@ -382,9 +382,9 @@ class Minimum(Elementwise):
 
 
 class Square(Elementwise):
-    """`x * x`."""
+    """`x * x`; for bool `x`."""
 
-    fn = np.square
+    fn = _bool_or(np.array, np.square)
 
     def partial(self, i: int, d: array, xs: Handles, y: array) -> array | None:
         return d * (xs[0] * 2.0)
