@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from ingot.lowering import loop_verify
 from ingot.lowering.llvm.target import current
 from ingot.lowering.loop_text import parse_kernel
-from ingot.lowering.pipeline import lower
+from ingot.lowering.pipeline import PASSES, lower
 from ingot.runtime.executable import Executable, executable
 from ingot.runtime.interpreter import InterpretedGraph
 from ingot.tracer import dims, dtypes
 from ingot.tracer.array import leaf
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim
-from ingot.tracer.graph import Graph, GraphBuilder, Literal
+from ingot.tracer.graph import Graph, GraphBuilder, Literal, Location
 from ingot.tracer.primitives import contract as ct
 from ingot.tracer.primitives import elementwise as ew
 from ingot.tracer.primitives import index as ix
@@ -307,3 +307,52 @@ def test_divided_reshapes() -> None:
     (y,) = b.add(sh.Reshape((3 * B * 2, 5)), [t])
     (z,) = b.add(sh.Reshape((3, B, 10)), [y])
     check(b.finish([y, z]), *SIZES[:4])
+
+
+# -- the pipeline --------------------------------------------------------------------------------------------
+
+
+def test_graphs_without_outputs_or_inputs() -> None:
+    b = GraphBuilder("nothing", [Aval((B,), F32)])
+    assert check(b.finish([]), {"B": 3}).program.steps == ()
+    b = GraphBuilder("numbers", [])
+    (x,) = b.add(sh.Iota((7,), 0, F32), [])
+    check(b.finish([x]))
+
+
+def test_passes_can_be_printed_timed_and_verified(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INGOT_PRINT_AFTER", "fuse,plan,dead")
+    monkeypatch.setenv("INGOT_TIMINGS", "1")
+    monkeypatch.setenv("INGOT_VERIFY", "1")
+    graph = built([(B, 4)], F32, lambda b: b.add(ew.Exp(), [0])[0])
+    lower(graph, current())
+    shown = capfd.readouterr().err
+    assert "[ingot] after fuse\nrows[B,4]: %0 exp\n" in shown
+    assert "[ingot] after dead\n(unchanged)" in shown and "map_exp(input0: f32[B,4]" in shown
+    assert all(f"[ingot] {name}: " in shown for name in PASSES[:8])
+    assert "after rules" not in shown
+    monkeypatch.setenv("INGOT_PRINT_AFTER", "fusion")
+    with pytest.raises(ValueError, match="fuse, schedule"):
+        lower(graph, current())
+
+
+def test_slots_of_the_workspace_are_used_again() -> None:
+    """A chain of contractions needs two buffers between them, however long it is."""
+    b = GraphBuilder("chain", [Aval((B, 8), F32), Aval((8, 8), F32)])
+    x = 0
+    for _ in range(6):
+        (x,) = b.add(ct.DotGeneral(((1,), (0,)), ((), ())), [x, 1])
+    made = check(b.finish([x]), *SIZES[:4], tolerance=1e-4)
+    assert len(made.program.kernels) == 6 and len(made.program.slots) == 2
+
+
+def test_source_lines_lead_back_to_the_user() -> None:
+    b = GraphBuilder("lines", [Aval((B,), F32)])
+    (x,) = b.add(ew.Exp(), [0], Location("model.py", 3))
+    (x,) = b.add(ew.Neg(), [x], Location("model.py", 4))
+    (x,) = b.add(ew.Neg(), [x], Location("model.py", 4))
+    (x,) = b.add(ew.Abs(), [x], Location("loss.py", 9))
+    (kernel,) = lower(b.finish([x]), current()).kernels
+    assert kernel.lines == ("model.py:3", "loss.py:9")
