@@ -12,7 +12,6 @@ import importlib.util
 import os
 import stat
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -77,6 +76,8 @@ class Cache:
         if path is None:
             return
         header = (_MAGIC + hashlib.sha256(payload).digest()).ljust(HEADER_SIZE, b"\0")
+        import tempfile  # slow to import, and most processes only read
+
         temporary = None
         try:
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")

@@ -14,7 +14,6 @@ import sys
 from dataclasses import dataclass, replace
 from functools import cache
 
-from ingot.lowering.loop import BYTES
 from ingot.tracer import config
 
 
@@ -44,6 +43,9 @@ class Target:
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` (a short name) fill one vector register."""
+        # imported late: a process that only loads cached code needs the target's key, not the loop IR
+        from ingot.lowering.loop import BYTES
+
         return self.bits // (8 * BYTES[dtype])
 
 
