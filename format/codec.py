@@ -27,10 +27,9 @@ import numpy as np
 from ingot.format.canonical import MAX_DEPTH, DamageError, column, decode, encode, read_column
 from ingot.format.canonical import fields as map_fields
 from ingot.format.container import Blobs, Container, Section
-from ingot.tracer import dims as dims_module
-from ingot.tracer import dtypes
+from ingot.tracer import dims_text, dtypes
 from ingot.tracer.aval import Aval
-from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.dims import Dim, Extent, Guard
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.graph import Constant, Graph, Literal, Location, Node, Operand
 from ingot.tracer.primitive import Primitive, check_params, registry
@@ -283,7 +282,7 @@ def _extent(extent: Extent) -> int | str:
     return _text(extent) if isinstance(extent, Dim) else int(extent)
 
 
-def _text(value: Dim | dims_module.Guard) -> str:
+def _text(value: Dim | Guard) -> str:
     text = str(value)
     if len(text) > MAX_TEXT:
         raise ValueError(f"[export_function] the extent {text[:80]}... is too long for a file.")
@@ -548,7 +547,7 @@ class _GraphDecoder:
         if _is_size(value):
             return value
         if type(value) is str:
-            extent = _parsed(dims_module.parse, value, self.symbols, f"{self.what}: extent")
+            extent = _parsed(dims_text.parse, value, self.symbols, f"{self.what}: extent")
             if isinstance(extent, Dim):
                 return extent
         raise DamageError(f"{self.what}: {value!r} is no extent")
@@ -559,13 +558,13 @@ class _GraphDecoder:
             raise DamageError(f"{self.what}: bad shape {shape!r}")
         return Aval(tuple(self._extent(e) for e in shape), _dtype(dtype))
 
-    def _guards(self) -> tuple[dims_module.Guard, ...]:
+    def _guards(self) -> tuple[Guard, ...]:
         guards = []
         for text, fixed, where in _rows(self.row["guards"], f"{self.what}.guards", 3):
             if type(text) is not str or type(fixed) is not bool or not isinstance(where, str | None):
                 raise DamageError(f"{self.what}.guards: expected [text, fixed, location]")
-            guard = _parsed(dims_module.parse_guard, text, self.symbols, f"{self.what}: guard")
-            guards.append(dims_module.Guard(guard.relation, guard.left, guard.right, where, fixed))
+            guard = _parsed(dims_text.parse_guard, text, self.symbols, f"{self.what}: guard")
+            guards.append(Guard(guard.relation, guard.left, guard.right, where, fixed))
         return tuple(guards)
 
     def _operand(self, code: int, defined: int) -> Operand:

@@ -15,6 +15,7 @@ from ingot.tracer import dims, dtypes, tree
 from ingot.tracer.array import Value, array, leaf, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.dims_binding import bind_shapes
 from ingot.tracer.evaluate import Executable, evaluator
 from ingot.tracer.graph import Graph, Literal, Node
 from ingot.tracer.trace import inline
@@ -238,7 +239,7 @@ def _bind(graph: Graph, avals: Sequence[Aval], names: Sequence[str]) -> dict[str
     """Extents of the graph's symbols; ValueError when shapes or ranges do not fit."""
     if not any(aval.is_symbolic for aval in avals):
         sizes = [[int(n) for n in a.shape] for a in avals]
-        return dict(dims.bind_shapes([a.shape for a in graph.inputs], sizes, names))
+        return dict(bind_shapes([a.shape for a in graph.inputs], sizes, names))
     env: dict[str, Extent] = {}
     for expected, given, name in zip(graph.inputs, avals, names, strict=True):
         if expected.ndim != given.ndim:

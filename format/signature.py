@@ -11,6 +11,7 @@ from ingot.tracer import dims, tree
 from ingot.tracer.array import array
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.dims_binding import bind_shapes
 from ingot.tracer.tree import Tree
 
 Args = tuple[Any, ...]
@@ -154,7 +155,7 @@ def dynamic_avals(
     symbolic = [_pattern(spec, aval, name) for spec, aval, name in zip(patterns, avals, names, strict=True)]
     _check_symbols(symbolic)
     try:
-        samples = dims.bind_shapes(symbolic, [[int(n) for n in a.shape] for a in avals], names)
+        samples = bind_shapes(symbolic, [[int(n) for n in a.shape] for a in avals], names)
     except ValueError as error:
         raise ValueError(f"[export_function] dynamic_shapes do not fit the sample inputs: {error}") from None
     return [Aval(shape, aval.dtype) for shape, aval in zip(symbolic, avals, strict=True)], samples

@@ -21,7 +21,7 @@ from ingot.cli.layout import duration
 from ingot.lowering.llvm.target import current
 from ingot.lowering.program import Program
 from ingot.runtime.executable import program_of
-from ingot.tracer import dims
+from ingot.tracer import dims, dims_text
 
 BATCH = 64
 
@@ -174,7 +174,7 @@ def _at_batch(program: Program, batch: int) -> list[dict[str, Any]]:
     for row in rows:
         for key in ("bytes", "flops"):
             if isinstance(row[key], str):
-                row[key] = dims.evaluate(dims.parse(row[key], symbols), dict.fromkeys(symbols, batch))
+                row[key] = dims.evaluate(dims_text.parse(row[key], symbols), dict.fromkeys(symbols, batch))
     return rows
 
 

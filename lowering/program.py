@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ingot.tracer import dims, dtypes
+from ingot.tracer import dims_text, dtypes
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent, Guard
 from ingot.tracer.errors import FormatError
@@ -174,7 +174,7 @@ class _Reader:
         self.symbols = symbols
 
     def extent(self, data: int | str) -> Extent:
-        return data if isinstance(data, int) else dims.parse(data, self.symbols)
+        return data if isinstance(data, int) else dims_text.parse(data, self.symbols)
 
     def aval(self, data: Sequence[Any]) -> Aval:
         dtype, shape = data

@@ -25,6 +25,7 @@ from ingot.runtime.storage import ALIGNMENT, pool
 from ingot.tracer import dims
 from ingot.tracer.array import Value, leaf
 from ingot.tracer.aval import Aval
+from ingot.tracer.dims_binding import bind_shapes
 from ingot.tracer.errors import FormatError, GuardError, ShapeError
 from ingot.tracer.graph import Graph
 
@@ -332,7 +333,7 @@ class Executable:
         """The error behind a code of `prepare`; a layout only for dims that native code cannot solve for."""
         program = self.program
         try:
-            env = dims.bind_shapes([a.shape for a in program.inputs], shapes)
+            env = bind_shapes([a.shape for a in program.inputs], shapes)
         except ValueError as error:
             given = f"expected {self._expected()}, got shapes {_shapes(shapes)}"
             raise ShapeError(f"[{program.name}] {given}: {error}") from None

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
 from types import TracebackType
-from typing import Any, NoReturn, TypeAlias, TypeGuard, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeGuard
 from weakref import WeakValueDictionary
 
 MAX_WEIGHT = 2_000
@@ -38,16 +38,11 @@ MAX_OPERANDS = 32
 """Most operands of one `min` or `max`."""
 MAX_COEFFICIENT_BITS = 512
 """Largest number in an expression, in bits."""
-_PARSE_DEPTH = 64
-_PARSE_LENGTH = 65_536
-_PARSE_WORK = 2_000_000
 _TIGHTEN_WEIGHT = 64
 
 Monomial: TypeAlias = "tuple[tuple[Dim, int], ...]"
 Polynomial: TypeAlias = "tuple[tuple[Monomial, int], ...]"
 Interval: TypeAlias = "tuple[int | float, int | float]"  # the only floats are -inf and inf
-
-S = TypeVar("S")
 
 RELATIONS: dict[str, str] = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _NEGATED = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le", "le": "gt"}
@@ -131,7 +126,9 @@ class Dim:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.op == "symbol":
             return (Dim, (self.name, self.min, self.max, self.multiple_of))
-        return (parse, (str(self), {s.name: s for s in symbols(self)}))
+        if self.op == "+":
+            return (_of_terms, (self.terms,))
+        return (apply, (self.op, self.operands))
 
     # Arithmetic. Anything that is neither an integer nor a Dim is left to the other operand (an array, say).
 
@@ -309,7 +306,8 @@ def _new(op: str, weight: int, depth: int) -> Dim:
     return dim
 
 
-def _check_number(x: Extent) -> None:
+def check_number(x: Extent) -> None:
+    """Raise ValueError for an integer that is too large for an expression."""
     if isinstance(x, int) and x.bit_length() > MAX_COEFFICIENT_BITS:
         raise ValueError(f"[dim] a number in the extent needs more than {MAX_COEFFICIENT_BITS} bits")
 
@@ -328,7 +326,8 @@ def _weight(x: Extent) -> int:
     return x.weight if isinstance(x, Dim) else 1
 
 
-def _weight_of_monomial(mono: Monomial) -> int:
+def weight_of(mono: Monomial) -> int:
+    """What a monomial with its coefficient adds to the weight of an extent; see `MAX_WEIGHT`."""
     return 1 + sum(atom.weight * power for atom, power in mono)
 
 
@@ -342,7 +341,7 @@ def _atom(op: str, operands: tuple[Extent, ...]) -> Dim:
     if found is not None:
         return found
     for operand in operands:
-        _check_number(operand)
+        check_number(operand)
     weight, depth = 1 + sum(map(_weight, operands)), 1 + max(map(_depth, operands))
     dim = _new(op, weight, depth)
     dim.operands = operands
@@ -350,8 +349,8 @@ def _atom(op: str, operands: tuple[Extent, ...]) -> Dim:
     return _intern(key, dim)
 
 
-def _polynomial(terms: dict[Monomial, int]) -> Extent:
-    """The extent that is the sum of coefficient * monomial; takes ownership of `terms`."""
+def polynomial(terms: dict[Monomial, int]) -> Extent:
+    """The extent that is the sum of coefficient * monomial."""
     terms = {mono: c for mono, c in terms.items() if c}
     while any(atom.op == "%" for mono in terms for atom, _ in mono) and _merge_remainder(terms):
         pass
@@ -372,10 +371,10 @@ def _polynomial(terms: dict[Monomial, int]) -> Extent:
     found = _interned.get(key)
     if found is not None:
         return found
-    weight = sum(_weight_of_monomial(mono) for mono, _ in poly)
+    weight = sum(weight_of(mono) for mono, _ in poly)
     depth = max(atom.depth for mono, _ in poly for atom, _ in mono)
     for _, c in poly:
-        _check_number(c)
+        check_number(c)
     dim = _new("+", weight, depth)
     dim.poly = poly
     return _intern(key, dim)
@@ -404,7 +403,8 @@ def _is_unit(atom: Dim) -> bool:
     return isinstance(of, Dim) and of.op == "symbol" and type(by) is int and of.multiple_of == by
 
 
-def _poly_of(x: Extent) -> Polynomial:
+def monomials(x: Extent) -> Polynomial:
+    """The extent as a polynomial in normal form: (monomial, coefficient) pairs, none for 0."""
     if isinstance(x, Dim):
         return x.poly
     return (((), x),) if x else ()
@@ -425,7 +425,7 @@ def _merge_remainder(terms: dict[Monomial, int]) -> bool:
             if whole * c > 0 and abs(whole) >= abs(divisor * c):
                 terms[mono] -= c
                 terms[partner] -= divisor * c
-                for extra, factor in _poly_of(atom.operands[0]):
+                for extra, factor in monomials(atom.operands[0]):
                     merged = _multiply_monomials(rest, extra)
                     terms[merged] = terms.get(merged, 0) + c * factor
                 for empty in [m for m, value in terms.items() if not value]:
@@ -438,17 +438,17 @@ def _merge_remainder(terms: dict[Monomial, int]) -> bool:
 def _add(a: Extent, b: Extent) -> Extent:
     if isinstance(a, int) and isinstance(b, int):
         return a + b
-    terms = dict(_poly_of(a))
-    for mono, c in _poly_of(b):
+    terms = dict(monomials(a))
+    for mono, c in monomials(b):
         terms[mono] = terms.get(mono, 0) + c
-    return _polynomial(terms)
+    return polynomial(terms)
 
 
 @lru_cache(maxsize=4096)
 def _multiply(a: Extent, b: Extent) -> Extent:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
-    left, right = _poly_of(a), _poly_of(b)
+    left, right = monomials(a), monomials(b)
     if len(left) * len(right) > 2 * MAX_WEIGHT:
         raise ValueError(f"[dim] the extent is too large: a product of {len(left)} and {len(right)} terms")
     terms: dict[Monomial, int] = {}
@@ -456,7 +456,7 @@ def _multiply(a: Extent, b: Extent) -> Extent:
         for n, d in right:
             mono = _multiply_monomials(m, n)
             terms[mono] = terms.get(mono, 0) + c * d
-    return _polynomial(terms)
+    return polynomial(terms)
 
 
 def _multiply_monomials(m: Monomial, n: Monomial) -> Monomial:
@@ -504,8 +504,8 @@ def _divide(a: Polynomial, b: Polynomial) -> tuple[Extent, Extent]:
         if mono in rest:
             remainder[mono] = rest.pop(mono)
     else:
-        return 0, _polynomial(dict(a))
-    return _polynomial(quotient), _polynomial(remainder)
+        return 0, polynomial(dict(a))
+    return polynomial(quotient), polynomial(remainder)
 
 
 def divide_exactly(a: Extent, b: Extent) -> Extent | None:
@@ -518,7 +518,7 @@ def divide_exactly(a: Extent, b: Extent) -> Extent | None:
         return None
     if isinstance(a, int) and isinstance(b, int):
         return None if a % b else a // b
-    quotient, remainder = _divide(_poly_of(a), _poly_of(b))
+    quotient, remainder = _divide(monomials(a), monomials(b))
     return quotient if isinstance(remainder, int) and remainder == 0 else None
 
 
@@ -535,7 +535,7 @@ def _floordiv(a: Extent, b: Extent) -> Extent:
     a, b, _ = _cancel(a, b)
     if isinstance(b, int):
         return _floordiv(a, b)
-    quotient, remainder = _divide(_poly_of(a), b.poly)
+    quotient, remainder = _divide(monomials(a), b.poly)
     reduced = _quotient_atom(remainder, b)
     if isinstance(reduced, int) or _interval_of(remainder)[0] >= 0:
         return _add(quotient, reduced)
@@ -547,13 +547,13 @@ def _floordiv_by_int(a: Extent, k: int) -> Extent:
     quotient, rest = _split(a, k)
     if isinstance(rest, int):
         return quotient
-    constant, variable = _split_constant(rest)
+    constant, variable = split_constant(rest)
     if rest.poly[0][1] < 0:  # (-x)//k = -((x + k - 1)//k)
         flipped = _floordiv_by_int(_add(_multiply(rest, -1), k - 1), k)
         return _add(quotient, _multiply(flipped, -1))
     common = math.gcd(k, *(c for _, c in variable))
     if common > 1:  # (g*x + c)//(g*k) = (x + c//g)//k
-        smaller = _add(_polynomial({m: c // common for m, c in variable}), constant // common)
+        smaller = _add(polynomial({m: c // common for m, c in variable}), constant // common)
         return _add(quotient, _floordiv(smaller, k // common))
     alone = _add(rest, -constant)
     if isinstance(alone, Dim) and alone.op == "//" and not _is_unit(alone):
@@ -567,13 +567,14 @@ def _split(a: Extent, k: int) -> tuple[Extent, Extent]:
     """(q, r) with a = k*q + r: coefficients of r smaller than k in magnitude, its constant in [0, k)."""
     quotient: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}
-    for mono, c in _poly_of(a):
+    for mono, c in monomials(a):
         quotient[mono] = c // k if not mono or c > 0 else -(-c // k)
         rest[mono] = c - k * quotient[mono]
-    return _polynomial(quotient), _polynomial(rest)
+    return polynomial(quotient), polynomial(rest)
 
 
-def _split_constant(a: Dim) -> tuple[int, list[tuple[Monomial, int]]]:
+def split_constant(a: Dim) -> tuple[int, list[tuple[Monomial, int]]]:
+    """The constant term of an extent, and its other (monomial, coefficient) pairs."""
     if a.poly[-1][0]:
         return 0, list(a.poly)
     return a.poly[-1][1], list(a.poly[:-1])
@@ -583,7 +584,7 @@ def _cancel(a: Extent, b: Dim) -> tuple[Extent, Extent, Extent]:
     """(a/f, b/f, f) for the largest common factor f that is an integer times a monomial."""
     if isinstance(a, int) and a == 0:
         return 0, 1, b
-    terms = [*_poly_of(a), *b.poly]
+    terms = [*monomials(a), *b.poly]
     factor = math.gcd(*(c for _, c in terms))
     powers = dict(terms[0][0])
     for mono, _ in terms[1:]:
@@ -594,9 +595,9 @@ def _cancel(a: Extent, b: Dim) -> tuple[Extent, Extent, Extent]:
         return a, b, 1
 
     def reduce(x: Extent) -> Extent:
-        return _polynomial({_divide_monomial(m, shared) or (): c // factor for m, c in _poly_of(x)})
+        return polynomial({_divide_monomial(m, shared) or (): c // factor for m, c in monomials(x)})
 
-    return reduce(a), reduce(b), _polynomial({shared: factor})
+    return reduce(a), reduce(b), polynomial({shared: factor})
 
 
 def _quotient_atom(a: Extent, b: Extent) -> Extent:
@@ -617,7 +618,7 @@ def _mod(a: Extent, b: Extent) -> Extent:
     a, b, factor = _cancel(a, b)
     if isinstance(b, int):
         return _multiply(factor, _mod(a, b))
-    _, remainder = _divide(_poly_of(a), b.poly)
+    _, remainder = _divide(monomials(a), b.poly)
     if isinstance(times := _quotient_atom(remainder, b), int):
         return _multiply(factor, _add(remainder, _multiply(b, -times)))
     if _interval_of(remainder)[0] >= 0:
@@ -629,12 +630,12 @@ def _mod_by_int(a: Extent, k: int) -> Extent:
     rest = _split(_split(_drop_inner_mod(a, k), k)[1], k)[1]
     if isinstance(rest, int):
         return rest
-    constant, variable = _split_constant(rest)
+    constant, variable = split_constant(rest)
     if rest.poly[0][1] < 0:  # (-x)%k = k - 1 - (x + k - 1)%k
         return _add(k - 1, _multiply(_mod_by_int(_add(_multiply(rest, -1), k - 1), k), -1))
     common = math.gcd(k, *(c for _, c in variable))
     if common > 1:  # (g*x + c)%(g*k) = g*((x + c//g)%k) + c%g
-        smaller = _add(_polynomial({m: c // common for m, c in variable}), constant // common)
+        smaller = _add(polynomial({m: c // common for m, c in variable}), constant // common)
         return _add(_multiply(_mod(smaller, k // common), common), constant % common)
     times = _quotient_atom(rest, k)
     return _add(rest, -k * times) if isinstance(times, int) else _atom("%", (rest, k))
@@ -642,7 +643,7 @@ def _mod_by_int(a: Extent, k: int) -> Extent:
 
 def _drop_inner_mod(a: Extent, k: int) -> Extent:
     """c*(x%m) -> c*x wherever k divides c*m, as the two then agree modulo k."""
-    for mono, c in _poly_of(a):
+    for mono, c in monomials(a):
         if len(mono) == 1 and mono[0][1] == 1 and (atom := mono[0][0]).op == "%":
             inner, modulus = atom.operands
             if isinstance(modulus, int) and c * modulus % k == 0:
@@ -873,7 +874,7 @@ def decide(relation: str, a: Extent, b: Extent) -> bool | None:
     if lo == hi:
         return True
     assert isinstance(difference, Dim)
-    constant, variable = _split_constant(difference)
+    constant, variable = split_constant(difference)
     return False if constant % math.gcd(*(c for _, c in variable)) else None
 
 
@@ -946,7 +947,7 @@ def substitute(extent: Extent, env: Mapping[str, Extent]) -> Extent:
     if extent.op == "symbol":
         if extent.name not in env:
             return extent
-        return _checked_replacement(extent, _extent(env[extent.name]))
+        return checked_replacement(extent, _extent(env[extent.name]))
     if not any(s.name in env for s in symbols(extent)):
         return extent
     if extent.op == "+":
@@ -970,7 +971,8 @@ def apply(op: str, operands: Sequence[Extent]) -> Extent:
     raise ValueError(f"[dim] unknown operation {op!r}")
 
 
-def _checked_replacement(symbol: Dim, value: Extent) -> Extent:
+def checked_replacement(symbol: Dim, value: Extent) -> Extent:
+    """`value`; ValueError when it cannot lie in the range of the symbol."""
     if isinstance(value, int):
         check_value(symbol, value)
         return value
@@ -1153,166 +1155,14 @@ def _as_number(x: Dim) -> int:
     return value
 
 
-def bind(
-    pattern: Sequence[Extent], sizes: Sequence[int], env: dict[str, int], name: str = "shape"
-) -> list[tuple[int, Extent, int]]:
-    """Match one shape pattern with actual sizes, adding what that settles to `env`.
-
-    A symbol takes the size; an extent linear in its one unknown symbol is solved; others are returned as
-    (axis, extent, size), to be checked once more symbols are known. Raises ValueError, naming `name`, axis,
-    dim, range and value, for a wrong rank, a mismatch, or a size outside the dim's range.
-    """
-    if len(pattern) != len(sizes):
-        expected = f"{len(pattern)} axes {_shape(pattern)}"
-        raise ValueError(f"[bind] {name} must have {expected}, got shape {_shape(sizes)}")
-    pending = []
-    for axis, (extent, size) in enumerate(zip(pattern, sizes, strict=True)):
-        if type(extent) is int and extent == size:  # the common case, on the path of every call
-            continue
-        if not _bind_extent(axis, extent, int(size), env, name):
-            pending.append((axis, extent, int(size)))
-    return pending
-
-
-def bind_shapes(
-    patterns: Sequence[Sequence[Extent]], shapes: Sequence[Sequence[int]], names: Sequence[str] | None = None
-) -> dict[str, int]:
-    """The size of every symbol that makes the shape patterns equal to the shapes.
-
-    Raises ValueError as `bind` does, and when the shapes do not determine a symbol.
-    """
-    env: dict[str, int] = {}
-    names = _checked_names(patterns, shapes, names)
-    pending: list[_Pending[int]] = []
-    for pattern, shape, name in zip(patterns, shapes, names, strict=True):
-        pending += [(*item, name) for item in bind(pattern, shape, env, name)]
-    _settle(pending, lambda axis, extent, size, name: _bind_extent(axis, extent, size, env, name))
-    return env
-
-
-def match_shapes(
-    patterns: Sequence[Sequence[Extent]],
-    shapes: Sequence[Sequence[Extent]],
-    names: Sequence[str] | None = None,
-) -> dict[str, Extent]:
-    """Like `bind_shapes`, for shapes that may be symbolic themselves, over symbols of their own.
-
-    Equality that the ranges do not decide is asked of the ambient scope, as `==` does.
-    """
-    env: dict[str, Extent] = {}
-    names = _checked_names(patterns, shapes, names)
-    pending: list[_Pending[Extent]] = []
-    for pattern, shape, name in zip(patterns, shapes, names, strict=True):
-        if len(pattern) != len(shape):
-            expected = f"{len(pattern)} axes {_shape(pattern)}"
-            raise ValueError(f"[bind] {name} must have {expected}, got shape {_shape(shape)}")
-        pending += [(*item, name) for item in zip(range(len(shape)), pattern, shape, strict=True)]
-    _settle(pending, lambda axis, extent, size, name: _match_extent(axis, extent, size, env, name))
-    return env
-
-
-_Pending: TypeAlias = "tuple[int, Extent, S, str]"  # axis, extent, size, name
-
-
-def _checked_names(
-    patterns: Sequence[Any], shapes: Sequence[Any], names: Sequence[str] | None
-) -> Sequence[str]:
-    if len(patterns) != len(shapes):
-        raise ValueError(f"[bind] expected {len(patterns)} shapes, got {len(shapes)}")
-    return names or [f"input {i}" for i in range(len(patterns))]
-
-
-def _settle(pending: list[_Pending[S]], bound: Callable[[int, Extent, S, str], bool]) -> None:
-    """Bind again and again while that settles something: each symbol found may determine others."""
-    while pending:
-        left = [item for item in pending if not bound(*item)]
-        if len(left) == len(pending):
-            axis, extent, size, name = left[0]
-            unknown = ", ".join(s.name for s in symbols(extent))
-            given = f"axis {axis} of {name} is {extent} = {size}"
-            raise ValueError(f"[bind] {given}, which does not determine {unknown}")
-        pending = left
-
-
-def _match_extent(axis: int, extent: Extent, size: Extent, env: dict[str, Extent], name: str) -> bool:
-    """`_bind_extent` for a symbolic size."""
-    where = f"axis {axis} of {name}"
-    unknown = [s for s in symbols(extent) if s.name not in env]
-    if not unknown:
-        value = substitute(extent, env)
-        if not (same(value, size) or value == size):
-            known = f" = {value}" if isinstance(extent, Dim) else ""
-            raise ValueError(f"[bind] {where} must be {extent}{known}, got {size}")
-        return True
-    if len(unknown) > 1:
-        return False
-    symbol, value = unknown[0], size
-    if extent is not symbol:
-        # solved over a name of its own, as the sizes may use the same name for another symbol
-        own = Dim("_unknown", symbol.min, symbol.max, symbol.multiple_of)
-        reduced = substitute(extent, {**env, symbol.name: own})
-        unit = own.poly[0][0]
-        c = dict(_poly_of(reduced)).get(unit, 0)
-        rest = _add(reduced, _polynomial({unit: -c}))
-        linear = not any(s is own for s in symbols(rest))
-        times = divide_exactly(_add(size, _multiply(rest, -1)), c) if linear else None
-        if times is None:
-            return False
-        value = _multiply(times, symbol.multiple_of)
-    try:
-        env[symbol.name] = _checked_replacement(symbol, value)
-    except ValueError as error:
-        raise ValueError(f"{error} ({where} is {extent} = {size})") from None
-    return True
-
-
-def _bind_extent(axis: int, extent: Extent, size: int, env: dict[str, int], name: str) -> bool:
-    """Check or solve `extent == size`; False when it has too many unknown symbols to do either."""
-    if isinstance(extent, Dim) and extent.op == "symbol":
-        known = env.get(extent.name)
-        if known == size:
-            return True
-        if known is None:
-            check_value(extent, size, f"(axis {axis} of {name})")
-            env[extent.name] = size
-            return True
-    where = f"axis {axis} of {name}"
-    if not isinstance(extent, Dim):
-        if extent != size:
-            raise ValueError(f"[bind] {where} must be {extent}, got {size}")
-        return True
-    unknown = [s for s in symbols(extent) if s.name not in env]
-    if len(unknown) > 1:
-        return False
-    if unknown:
-        return _solve(unknown[0], substitute(extent, env), size, env, where)
-    if (value := evaluate(extent, env)) != size:
-        given = ", ".join(f"{s.name} = {env[s.name]}" for s in symbols(extent))
-        raise ValueError(f"[bind] {where} must be {extent} = {value}, got {size} ({given})")
-    return True
-
-
-def _solve(symbol: Dim, extent: Extent, size: int, env: dict[str, int], where: str) -> bool:
-    """Bind the one symbol of an extent linear in it; False when the extent is not."""
-    if isinstance(extent, int):  # the symbol dropped out: its value has to come from elsewhere
-        if extent != size:
-            raise ValueError(f"[bind] {where} must be {extent}, got {size}")
-        return False
-    constant, variable = _split_constant(extent)
-    if len(variable) != 1 or variable[0][0] != symbol.poly[0][0]:
-        return False
-    [(_, c)] = variable
-    times, remainder = divmod(size - constant, c)
-    if remainder:
-        raise ValueError(f"[bind] {where} must be {extent}, got {size}: no {describe(symbol)} gives it")
-    value = times * symbol.multiple_of
-    check_value(symbol, value, f"({where} is {extent} = {size})")
-    env[symbol.name] = value
-    return True
-
-
-def _shape(shape: Sequence[Extent]) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+def _of_terms(terms: Iterable[tuple[int, Monomial]]) -> Extent:
+    """The sum of `terms`, which are like `Dim.terms`."""
+    total: dict[Monomial, int] = {}
+    for c, factors in terms:
+        term = product([c, *(atom for atom, power in factors for _ in range(power))])
+        for mono, part in monomials(term):
+            total[mono] = total.get(mono, 0) + part
+    return polynomial(total)
 
 
 def _text_of(x: Dim) -> str:
@@ -1356,160 +1206,3 @@ def _with_whole_symbols(mono: Monomial, c: int) -> tuple[int, Monomial]:
             whole += 1
         factors += [(x, n) for x, n in ((symbol, whole), (atom, power - whole)) if n]
     return c, tuple(factors)
-
-
-class DimSyntaxError(ValueError):
-    """Text that is not an extent; `.column` counts from 0 in the text given."""
-
-    def __init__(self, message: str, column: int) -> None:
-        super().__init__(f"[dim] column {column + 1}: {message}")
-        self.message = message
-        self.column = column
-
-
-def parse(text: str, symbols: Mapping[str, Dim]) -> Extent:
-    """The extent that `str` wrote as `text`, with the symbols looked up by name.
-
-    Safe on hostile text: nesting, length, size of numbers and work are limited. Raises DimSyntaxError.
-    """
-    reader = _Reader(text, symbols)
-    result = reader.sum()
-    reader.expect_end()
-    return result
-
-
-def parse_guard(text: str, symbols: Mapping[str, Dim]) -> Guard:
-    """The guard that `str` wrote as `text`, such as `B + 1 <= 128`. Raises DimSyntaxError."""
-    reader = _Reader(text, symbols)
-    left = reader.sum()
-    relation = next((name for name, sign in RELATIONS.items() if reader.accept(sign)), None)
-    if relation is None:
-        reader.fail("expected one of == != < <= > >=")
-    right = reader.sum()
-    reader.expect_end()
-    return Guard(relation, left, right)
-
-
-_TOKEN = re.compile(r"\s*([0-9]+|[A-Za-z_][A-Za-z0-9_]*|//|==|!=|<=|>=|[-+*%(),<>])", re.ASCII)
-
-
-class _Reader:
-    """Recursive descent over   sum := product (+|- product)*   product := unary (*|//|% unary)*."""
-
-    def __init__(self, text: str, symbols: Mapping[str, Dim]) -> None:
-        if len(text) > _PARSE_LENGTH:
-            message = f"an extent of {len(text)} characters, at most {_PARSE_LENGTH}"
-            raise DimSyntaxError(message, _PARSE_LENGTH)
-        self.text, self.symbols = text, symbols
-        self.position, self.depth, self.work = 0, 0, 0
-        self.advance()
-
-    def advance(self) -> None:
-        found = _TOKEN.match(self.text, self.position)
-        if found:
-            self.token, self.start, self.position = found[1], found.start(1), found.end()
-            return
-        tail = self.text[self.position :]
-        self.token, self.start = "", self.position + len(tail) - len(tail.lstrip())
-        if tail.strip():
-            self.fail(f"unexpected {tail.strip()[0]!r}")
-
-    def fail(self, message: str) -> NoReturn:
-        raise DimSyntaxError(message, self.start)
-
-    def accept(self, token: str) -> bool:
-        if self.token != token:
-            return False
-        self.advance()
-        return True
-
-    def expect(self, token: str) -> None:
-        if not self.accept(token):
-            self.fail(f"expected {token!r}, got {self.token or 'the end'!r}")
-
-    def expect_end(self) -> None:
-        if self.token:
-            self.fail(f"unexpected {self.token!r}")
-
-    def combine(self, operator: str, left: Extent, right: Extent) -> Extent:
-        self.spend((_weight(left) + 1) * (_weight(right) + 1))
-        if operator == "*":
-            return self.attempt(_multiply, left, right)
-        return self.attempt(apply, operator, (left, right))
-
-    def spend(self, work: int, weight: int = 0) -> None:
-        self.work += work
-        if self.work > _PARSE_WORK or weight > MAX_WEIGHT:
-            self.fail("the extent is too large")
-
-    def attempt(self, make: Callable[..., Extent], *operands: object) -> Extent:
-        try:
-            made = make(*operands)
-            _check_number(made)
-            return made
-        except (ValueError, ZeroDivisionError) as error:
-            self.fail(str(error).removeprefix("[dim] "))
-
-    def sum(self) -> Extent:
-        first = self.product()
-        if self.token not in ("+", "-"):
-            return first
-        # Terms are collected and brought into normal form once: sum by sum would take quadratic time.
-        terms = dict(_poly_of(first))
-        weight = sum(map(_weight_of_monomial, terms))
-        while self.token in ("+", "-"):
-            sign = 1 if self.token == "+" else -1
-            self.advance()
-            for mono, c in _poly_of(self.product()):
-                total = terms.pop(mono, 0)
-                part = _weight_of_monomial(mono)
-                weight += (0 if total else part) - (0 if (total := total + sign * c) else part)
-                self.spend(part, weight)
-                if total:
-                    terms[mono] = total
-        return self.attempt(_polynomial, terms)
-
-    def product(self) -> Extent:
-        left = self.unary()
-        while self.token in ("*", "//", "%"):
-            operator = self.token
-            self.advance()
-            left = self.combine(operator, left, self.unary())
-        return left
-
-    def unary(self) -> Extent:
-        negative = False
-        while self.accept("-"):
-            negative = not negative
-        operand = self.primary()
-        return self.combine("*", operand, -1) if negative else operand
-
-    def primary(self) -> Extent:
-        token = self.token
-        if token[:1].isdigit():
-            if len(token) > MAX_COEFFICIENT_BITS // 4:
-                self.fail(f"a number of {len(token)} digits")
-            self.advance()
-            return int(token)
-        if token == "(" or token in ("min", "max"):
-            return self.nested(token)
-        if not _NAME.fullmatch(token):
-            self.fail(f"expected an extent, got {token or 'the end'!r}")
-        if token not in self.symbols:
-            self.fail(f"unknown dim {token!r}")
-        self.advance()
-        return self.symbols[token]
-
-    def nested(self, token: str) -> Extent:
-        self.depth += 1
-        if self.depth > _PARSE_DEPTH:
-            self.fail(f"nested more than {_PARSE_DEPTH} deep")
-        self.advance()
-        if token != "(":
-            self.expect("(")
-        result = self.sum()
-        while token != "(" and self.accept(","):
-            result = self.combine(token, result, self.sum())
-        self.expect(")")
-        self.depth -= 1
-        return result

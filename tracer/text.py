@@ -33,9 +33,10 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from ingot.tracer import dims, dtypes
+from ingot.tracer import dims_text, dtypes
 from ingot.tracer.aval import Aval
-from ingot.tracer.dims import Dim, DimSyntaxError, Extent, Guard
+from ingot.tracer.dims import Dim, Extent, Guard
+from ingot.tracer.dims_text import DimSyntaxError
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import GraphError
 from ingot.tracer.facts import assume
@@ -468,7 +469,7 @@ class _Parser:
         self.position = start + len(line)
         bare = line.removesuffix(" fixed")
         try:
-            guard = dims.parse_guard(bare, self.symbols)
+            guard = dims_text.parse_guard(bare, self.symbols)
         except DimSyntaxError as error:
             self.fail(error.message, start + error.column)
         return Guard(guard.relation, guard.left, guard.right, None, len(bare) != len(line))
@@ -650,7 +651,7 @@ class _Parser:
         if text.isdigit() and len(text) < 19:
             return int(text)
         try:
-            return dims.parse(text, self.symbols)
+            return dims_text.parse(text, self.symbols)
         except DimSyntaxError as error:
             self.fail(error.message, start + error.column)
 

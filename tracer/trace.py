@@ -12,6 +12,7 @@ from ingot.tracer import dims
 from ingot.tracer.array import LazyNode, Value, array, evaluate, leaf, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, DimScope, Extent, Guard
+from ingot.tracer.dims_binding import bind_shapes, match_shapes
 from ingot.tracer.errors import TracerError
 from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal, Location, Operand
@@ -295,7 +296,7 @@ def match_dims(graph: Graph, avals: Sequence[Aval]) -> dict[str, Extent]:
     """Extents of the graph's dims for operands of `avals`, which may be symbolic themselves."""
     names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
     match: Callable[..., Mapping[str, Extent]] = (
-        dims.match_shapes if any(a.is_symbolic for a in avals) else dims.bind_shapes
+        match_shapes if any(a.is_symbolic for a in avals) else bind_shapes
     )
     return dict(match([a.shape for a in graph.inputs], [a.shape for a in avals], names))
 

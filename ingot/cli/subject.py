@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import ingot as mx
-from ingot.tracer import dims, dtypes, tree
+from ingot.tracer import dims, dims_text, dtypes, tree
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.graph import Graph
@@ -137,7 +137,7 @@ def _extents(text: str, symbols: dict[str, Dim]) -> list[Extent]:
         for name in re.findall(r"[A-Za-z_]\w*", part):
             if name not in ("min", "max"):
                 symbols.setdefault(name, Dim(name))
-        extents.append(dims.parse(part.strip(), symbols))
+        extents.append(dims_text.parse(part.strip(), symbols))
     return extents
 
 

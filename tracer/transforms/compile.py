@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ingot.tracer import config, dims, tree
+from ingot.tracer import config, tree
 from ingot.tracer.array import Value, array, leaf, record_all, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim
+from ingot.tracer.dims_binding import bind_shapes
 from ingot.tracer.errors import GuardError
 from ingot.tracer.evaluate import Executable, evaluator
 from ingot.tracer.graph import Graph, Literal
@@ -355,7 +356,7 @@ def check_call(graph: Graph, avals: Sequence[Aval]) -> dict[str, int]:
     """
     names = graph.input_names or tuple(f"input {i}" for i in range(len(avals)))
     try:
-        env = dims.bind_shapes([a.shape for a in graph.inputs], [a.shape for a in avals], names)  # type: ignore[misc]
+        env = bind_shapes([a.shape for a in graph.inputs], [a.shape for a in avals], names)  # type: ignore[misc]
     except ValueError as error:
         raise GuardError(str(error)) from None
     for guard in graph.guards:
