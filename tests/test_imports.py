@@ -98,10 +98,10 @@ def test_import_loads_only_what_recording_needs():
 
 def test_import_takes_at_most_30_ms_more_than_numpy(tmp_path):
     code = (
-        "import time, numpy; start = time.perf_counter()\n"
-        "import ingot; print(time.perf_counter() - start)"
+        "import time, numpy; start = time.process_time()\n"  # not wall-clock: other tests run beside this one
+        "import ingot; print(time.process_time() - start)"
     )
     run_fresh(code, str(tmp_path))  # writes the byte code
     fastest = min(float(run_fresh(code, str(tmp_path))) for _ in range(7))
-    slack = 2  # the other core is busy with other tests
+    slack = 1.5  # caches and clock rates are shared with other tests
     assert fastest < slack * 0.030, f"import ingot takes {fastest * 1e3:.0f} ms more than NumPy"
