@@ -15,11 +15,21 @@ from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import Writer
 from ingot.lowering.loop import FAIL_GUARD
-from ingot.lowering.program import DIM_RANGE, DIM_UNKNOWN, SHAPE_MISMATCH, Program, Step
+from ingot.lowering.program import (
+    DIM_RANGE,
+    DIM_UNKNOWN,
+    MOST_BYTES,
+    SHAPE_MISMATCH,
+    TOO_LARGE,
+    Program,
+    Step,
+)
 from ingot.tracer import dims
-from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.aval import Aval
+from ingot.tracer.dims import Dim, Extent, Monomial
 
 ALIGNMENT = 64
+_LIMIT = 1 << 63
 
 _ICMP = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
 
@@ -38,6 +48,7 @@ class _Function:
     def __init__(self) -> None:
         self.w = Writer()
         self.known: dict[str, str] = {}
+        self._extents: dict[int, str] = {}
 
     def load(self, pointer: str, index: int, type: str = "i64") -> str:
         slot = self.w.op(f"getelementptr {type}, ptr {pointer}, i64 {index}")
@@ -50,17 +61,33 @@ class _Function:
     def extent(self, extent: Extent) -> str:
         """An extent over the dims that are known."""
         if not isinstance(extent, Dim):
-            return str(extent)
+            return _integer(extent)
         if extent.op == "symbol":
             return self.known[extent.name]
+        found = self._extents.get(id(extent))
+        if found is None:
+            found = self._extents[id(extent)] = self.computed(extent)
+        return found
+
+    def add(self, a: str, b: str) -> str:
+        return self.w.op(f"add i64 {a}, {b}")
+
+    def multiply(self, a: str, b: str) -> str:
+        return self.w.op(f"mul i64 {a}, {b}")
+
+    def term(self, factor: int, powers: Monomial) -> str:
+        """A coefficient times atoms."""
+        term = _integer(factor)
+        for atom, power in powers:
+            for _ in range(power):
+                term = self.multiply(term, self.extent(atom))
+        return term
+
+    def computed(self, extent: Dim) -> str:
         if extent.op == "+":
             total = "0"
             for factor, powers in extent.terms:
-                term = str(factor)
-                for atom, power in powers:
-                    for _ in range(power):
-                        term = self.w.op(f"mul i64 {term}, {self.extent(atom)}")
-                total = self.w.op(f"add i64 {total}, {term}")
+                total = self.add(total, self.term(factor, powers))
             return total
         values = [self.extent(x) for x in extent.operands]
         first = values[0]
@@ -72,7 +99,7 @@ class _Function:
         w = self.w
         if op in ("min", "max"):
             return w.op(f"call i64 @llvm.s{op}.i64(i64 {a}, i64 {b})")
-        # divisors of extents are positive; quotients round down
+        # `prepare` lets only positive divisors pass; quotients round down
         safe = w.op(f"call i64 @llvm.smax.i64(i64 {b}, i64 1)")
         rest = w.op(f"srem i64 {a}, {safe}")
         negative = w.op(f"icmp slt i64 {rest}, 0")
@@ -92,11 +119,56 @@ class _Function:
         return "\n".join([f"define i32 {signature} #0 {{", "entry:", *self.w.entry, *self.w.lines, "}"])
 
 
+def _integer(value: int) -> str:
+    if not -_LIMIT <= value < _LIMIT:
+        raise MemoryError(f"[lower] the graph has an extent with the number {value}, which is too large.")
+    return str(value)
+
+
 # -- prepare ----------------------------------------------------------------------------------------
 
 
+class _Checked(_Function):
+    """Arithmetic that remembers in `wrong` whether a result did not fit, or a divisor was not positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong = "false"
+
+    def add(self, a: str, b: str) -> str:
+        return self._with_overflow("sadd", a, b)
+
+    def multiply(self, a: str, b: str) -> str:
+        return self._with_overflow("smul", a, b)
+
+    def combine(self, op: str, a: str, b: str) -> str:
+        if op in ("//", "%"):
+            self.note(f"icmp slt i64 {b}, 1")
+        return super().combine(op, a, b)
+
+    def _with_overflow(self, op: str, a: str, b: str) -> str:
+        both = self.w.op(f"call {{ i64, i1 }} @llvm.{op}.with.overflow.i64(i64 {a}, i64 {b})")
+        self.note(f"extractvalue {{ i64, i1 }} {both}, 1")
+        return self.w.op(f"extractvalue {{ i64, i1 }} {both}, 0")
+
+    def note(self, condition: str) -> None:
+        self.wrong = self.w.op(f"or i1 {self.wrong}, {self.w.op(condition)}")
+
+    def fits(self, aval: Aval) -> None:
+        """Note it when an extent is negative, or the bytes, empty axes aside, are too many to address."""
+        nbytes = str(aval.dtype.size)
+        for n in aval.shape:
+            size = self.extent(n)
+            if isinstance(n, Dim):
+                self.note(f"icmp slt i64 {size}, 0")
+                size = self.w.op(f"call i64 @llvm.smax.i64(i64 {size}, i64 1)")
+            nbytes = self.multiply(nbytes, size if size != "0" else "1")
+        if nbytes.startswith("%"):
+            self.note(f"icmp sgt i64 {nbytes}, {MOST_BYTES}")
+
+
 def _prepare(program: Program) -> str:
-    f = _Function()
+    f = _Checked()
     sizes = {
         (i, axis): f.load(f.load("%in_shapes", i, "ptr"), axis)
         for i, aval in enumerate(program.inputs)
@@ -120,9 +192,15 @@ def _prepare(program: Program) -> str:
             shape = f.load("%out_shapes", i, "ptr")
             for axis, n in enumerate(aval.shape):
                 f.store(f.extent(n), shape, axis)
+    for extent in program.extents:
+        f.extent(extent)
+    for aval in (*program.outputs, *(b.aval for b in program.buffers if b.place == "workspace")):
+        if aval.is_symbolic:
+            f.fits(aval)
     total = "0"
-    for size in program.slots:
-        total = f.w.op(f"add i64 {total}, {_rounded(f, size)}")
+    for bytes_ in program.slots:
+        total = f.add(total, _rounded(f, bytes_))
+    f.leave_unless(f.w.op(f"xor i1 {f.wrong}, true"), TOO_LARGE)
     f.w.do(f"store i64 {total}, ptr %workspace_bytes")
     f.w.do("ret i32 0")
     return f.text(_PREPARE)
@@ -131,7 +209,7 @@ def _prepare(program: Program) -> str:
 _PREPARE = "@prepare(ptr %in_shapes, ptr %dims, ptr %out_shapes, ptr %workspace_bytes)"
 
 
-def _solve(f: _Function, program: Program, sizes: dict[tuple[int, int], str]) -> bool:
+def _solve(f: _Checked, program: Program, sizes: dict[tuple[int, int], str]) -> bool:
     """Find the symbols one after the other from extents linear in one unknown; False when some stay
     unknown."""
     progress = True
@@ -145,7 +223,7 @@ def _solve(f: _Function, program: Program, sizes: dict[tuple[int, int], str]) ->
     return all(s.name in f.known for s in program.symbols)
 
 
-def _bind(f: _Function, symbol: Dim, extent: Dim, size: str) -> bool:
+def _bind(f: _Checked, symbol: Dim, extent: Dim, size: str) -> bool:
     """Solve `extent == size` for a symbol that occurs once, with a constant factor."""
     if extent.op == "symbol":
         value = size
@@ -153,31 +231,27 @@ def _bind(f: _Function, symbol: Dim, extent: Dim, size: str) -> bool:
         factor, rest = 0, "0"
         for c, powers in extent.terms:
             if not any(symbol in dims.symbols(atom) for atom, _ in powers):
-                term = str(c)
-                for atom, power in powers:
-                    for _ in range(power):
-                        term = f.w.op(f"mul i64 {term}, {f.extent(atom)}")
-                rest = f.w.op(f"add i64 {rest}, {term}")
+                rest = f.add(rest, f.term(c, powers))
             elif powers == ((symbol, 1),) and not factor:
                 factor = c
             else:
                 return False
-        value = f.w.op(f"sdiv i64 {f.w.op(f'sub i64 {size}, {rest}')}, {factor}")
+        value = f.w.op(f"sdiv i64 {f.w.op(f'sub i64 {size}, {rest}')}, {_integer(factor)}")
     else:
         return False
     f.known[symbol.name] = value
-    f.leave_unless(f.w.op(f"icmp sge i64 {value}, {symbol.min}"), DIM_RANGE)
+    f.leave_unless(f.w.op(f"icmp sge i64 {value}, {min(symbol.min, _LIMIT - 1)}"), DIM_RANGE)
     if symbol.max is not None:
-        f.leave_unless(f.w.op(f"icmp sle i64 {value}, {symbol.max}"), DIM_RANGE)
+        f.leave_unless(f.w.op(f"icmp sle i64 {value}, {min(symbol.max, _LIMIT - 1)}"), DIM_RANGE)
     if symbol.multiple_of != 1:
-        rest = f.w.op(f"srem i64 {value}, {symbol.multiple_of}")
+        rest = f.w.op(f"srem i64 {value}, {min(symbol.multiple_of, _LIMIT - 1)}")
         f.leave_unless(f.w.op(f"icmp eq i64 {rest}, 0"), DIM_RANGE)
     return True
 
 
 def _rounded(f: _Function, size: Extent) -> str:
     bytes_ = f.extent(size)
-    more = f.w.op(f"add i64 {bytes_}, {ALIGNMENT - 1}")
+    more = f.add(bytes_, str(ALIGNMENT - 1))
     return f.w.op(f"and i64 {more}, {-ALIGNMENT}")
 
 

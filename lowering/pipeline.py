@@ -20,7 +20,7 @@ from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_text import print_kernel
-from ingot.lowering.program import HostCall, KernelCode, Program, Step
+from ingot.lowering.program import MOST_BYTES, HostCall, KernelCode, Program, Step
 from ingot.lowering.pull import producers
 from ingot.lowering.schedule import Scheduled, nodes_of, schedule
 from ingot.lowering.simplify.algebra import apply_rules
@@ -28,7 +28,7 @@ from ingot.lowering.simplify.common import drop_dead, merge_common
 from ingot.lowering.simplify.inline import inline_calls
 from ingot.lowering.simplify.outputs import own_outputs
 from ingot.tracer import config, dims, facts
-from ingot.tracer.dims import Extent
+from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.graph import Graph, Literal, Node, Operand
 from ingot.tracer.text import print_graph
 
@@ -83,6 +83,7 @@ def simplify(graph: Graph) -> Graph:
 def lower(graph: Graph, target: Target) -> Program:
     """The program of a graph for a target. Compiles nothing: its kernels are loop IR."""
     log = _Log()
+    _check_sizes(graph)
     graph = _simplified(graph, log)
     with facts.assume(graph.guards):
         return _lowered(graph, target, log)
@@ -184,10 +185,41 @@ def _program(graph: Graph, parts: Sequence[Scheduled | Group], target: Target) -
         outputs=graph.output_avals,
         buffers=plan.buffers,
         slots=plan.slots,
+        extents=_extents(graph),
         kernels=tuple(kernels),
         hosts=tuple(hosts),
         steps=steps,
     )
+
+
+def _extents(graph: Graph) -> tuple[Extent, ...]:
+    """All symbolic expressions of a graph and their parts, each once; not the symbols themselves."""
+    found: dict[int, Dim] = {}
+
+    def visit(value: object) -> None:
+        if isinstance(value, tuple):
+            for item in value:
+                visit(item)
+        elif isinstance(value, Dim) and value.op != "symbol" and id(value) not in found:
+            parts = value.operands if value.op != "+" else tuple(a for _, p in value.terms for a, _ in p)
+            visit(parts)
+            found[id(value)] = value
+
+    for aval in graph.avals:
+        visit((*aval.shape, aval.size))
+    for node in graph.nodes:
+        visit(tuple(node.primitive.params().values()))
+    return tuple(found.values())
+
+
+def _check_sizes(graph: Graph) -> None:
+    """Raise MemoryError for values that are too large to address; `prepare` checks the symbolic ones."""
+    for aval in graph.avals:
+        nbytes = aval.dtype.size
+        for n in aval.shape:
+            nbytes *= max(n, 1) if isinstance(n, int) else 1
+        if nbytes > MOST_BYTES:
+            raise MemoryError(f"[{graph.name}] a value of {aval!r} is too large.")
 
 
 def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:

@@ -17,10 +17,12 @@ from ingot.tracer.errors import FormatError
 if TYPE_CHECKING:
     from ingot.lowering.loop import Kernel
 
-FORMAT = 1
-SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN = 16, 17, 18
+FORMAT = 2
+SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN, TOO_LARGE = 16, 17, 18, 19
 """Codes of the entry point `prepare` besides FAIL_GUARD: a shape that does not fit, a dim out of its range, a
-dim that stays unknown."""
+dim that stays unknown, sizes that are negative or beyond 64 bits."""
+MOST_BYTES = 1 << 62
+"""No value may be larger, so that offsets into it fit in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Buffer:
 @dataclass(frozen=True)
 class Program:
     """Kernels and steps. Sizes are extents over `symbols`; the workspace is a row of `slots`, sizes in
-    bytes, each rounded up to 64."""
+    bytes, each rounded up to 64. `extents` are all expressions that kernels may compute: `prepare` refuses
+    dims that make one of them overflow."""
 
     name: str
     target_key: str
@@ -99,6 +102,7 @@ class Program:
     outputs: tuple[Aval, ...]
     buffers: tuple[Buffer, ...]
     slots: tuple[Extent, ...]
+    extents: tuple[Extent, ...]
     kernels: tuple[KernelCode, ...]
     hosts: tuple[HostCall, ...]
     steps: tuple[Step, ...]
@@ -107,7 +111,10 @@ class Program:
     def entry_digest(self) -> str:
         """Names what the entry points depend on."""
         data = self.to_data()
-        wanted = ("symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "steps")
+        wanted = (
+            "format", "symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "extents",
+            "steps",
+        )  # fmt: skip
         shape = [[data[key] for key in wanted], [[k.params, str(k.parallel)] for k in self.kernels]]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
@@ -126,6 +133,7 @@ class Program:
             "outputs": [_aval_out(a) for a in self.outputs],
             "buffers": [[b.place, b.index, _aval_out(b.aval)] for b in self.buffers],
             "slots": [_out(s) for s in self.slots],
+            "extents": [_out(n) for n in self.extents],
             "kernels": [
                 [k.name, k.text, list(k.params), None if k.parallel is None else _out(k.parallel),
                  [list(p) for p in k.primitives], list(k.lines), _out(k.nbytes), _out(k.flops)]
@@ -155,6 +163,7 @@ class Program:
             read.avals(data["inputs"]), read.avals(data["constants"]), read.avals(data["outputs"]),
             tuple(Buffer(place, index, read.aval(aval)) for place, index, aval in data["buffers"]),
             tuple(read.extent(s) for s in data["slots"]),
+            tuple(read.extent(n) for n in data["extents"]),
             kernels,
             tuple(HostCall(name, text, tuple(lines)) for name, text, lines in data["hosts"]),
             tuple(Step(kernel, host, tuple(buffers)) for kernel, host, buffers in data["steps"]),

@@ -17,7 +17,7 @@ import numpy as np
 from ingot.lowering import abi
 from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target, current, named
-from ingot.lowering.program import DIM_UNKNOWN, KernelCode, Program
+from ingot.lowering.program import DIM_UNKNOWN, MOST_BYTES, TOO_LARGE, KernelCode, Program
 from ingot.runtime import cache as disk
 from ingot.runtime import interpreter, loader
 from ingot.runtime.profile import counters
@@ -347,12 +347,40 @@ class Executable:
                 raise GuardError(
                     f"[{program.name}] {guard} does not hold for {env} (shapes {_shapes(shapes)})."
                 )
+        self._check_extents(env, shapes)
+        if code == TOO_LARGE:
+            raise MemoryError(f"[{program.name}] too large for {dict(env)} (shapes {_shapes(shapes)}).")
         if code != DIM_UNKNOWN:
             raise ShapeError(f"[{program.name}] expected {self._expected()}, got shapes {_shapes(shapes)}.")
         values = (ctypes.c_int64 * max(len(program.symbols), 1))(*[env[s.name] for s in program.symbols])
         avals = tuple(Aval(tuple(dims.evaluate(n, env) for n in a.shape), a.dtype) for a in program.outputs)
         size = sum(-(-dims.evaluate(n, env) // ALIGNMENT) * ALIGNMENT for n in program.slots)
         return _Layout(values, env, avals, size)
+
+    def _check_extents(self, env: Mapping[str, int], shapes: tuple[tuple[int, ...], ...]) -> None:
+        """What `prepare` checks as TOO_LARGE.
+
+        Raises:
+            ShapeError: for an extent that is negative, or divided by one that is not positive.
+            MemoryError: for values and expressions beyond what 64 bits can number.
+        """
+        program = self.program
+        where = f"for {dict(env)} (shapes {_shapes(shapes)})"
+        for extent in program.extents:
+            assert isinstance(extent, dims.Dim)
+            if extent.op in ("//", "%") and dims.evaluate(extent.operands[1], env) < 1:
+                raise ShapeError(f"[{program.name}] the divisor of {extent} is not positive {where}.")
+            if abs(dims.evaluate(extent, env)) > MOST_BYTES:
+                raise MemoryError(f"[{program.name}] the extent {extent} is too large {where}.")
+        for aval in (*program.outputs, *(b.aval for b in program.buffers)):
+            nbytes = aval.dtype.size
+            for n in aval.shape:
+                size = dims.evaluate(n, env)
+                if size < 0:
+                    raise ShapeError(f"[{program.name}] the extent {n} is negative {where}.")
+                nbytes *= max(size, 1)
+            if nbytes > MOST_BYTES:
+                raise MemoryError(f"[{program.name}] a value of {aval!r} is too large {where}.")
 
     def _expected(self) -> str:
         return "(" + ", ".join(map(repr, self.program.inputs)) + ")"
