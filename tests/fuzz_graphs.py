@@ -1,7 +1,8 @@
 """Random valid graphs over all primitives, for comparing ways to run them.
 
-Everything follows from one seed. A graph is either *exact*, then all ways must agree bit for bit (any NaN equals
-any other) on data full of special values, or *smooth*, then its values stay moderate and rounding may differ.
+Everything follows from one seed. A graph is either *exact*, then all ways must agree bit for bit (any NaN
+equals any other) on data full of special values, or *smooth*, then its values stay moderate and rounding may
+differ.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class Unfit(ValueError):
 class Case:
     """A graph, the sizes of its dims to run it at, and how results compare.
 
-    signed_zeros: no step may choose between zeros of different sign. coarsest: the float dtype of least precision
-    that a value has.
+    signed_zeros: no step may choose between zeros of different sign. coarsest: the float dtype of least
+    precision that a value has.
     """
 
     graph: Graph
@@ -120,8 +121,8 @@ def data(rng: np.random.Generator, shape: tuple[int, ...], dtype: Dtype, special
     if not special:
         return np.asarray(np.clip(values, -2, 2).astype(dtype.numpy))
     edges = [
-        np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -1.5, 2.5, 1e-40, -1e-42, 6e-8, 65504.0, 3e38, -3e38, 2.0**31,
-        -(2.0**31), 2.0**32, 2.0**63, -(2.0**63), 2.0**64, 127.5, 128.0, -129.0, 255.0, 256.0,
+        np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -1.5, 2.5, 1e-40, -1e-42, 6e-8, 65504.0, 3e38, -3e38,
+        2.0**31, -(2.0**31), 2.0**32, 2.0**63, -(2.0**63), 2.0**64, 127.5, 128.0, -129.0, 255.0, 256.0,
     ]  # fmt: skip
     mixed = np.where(rng.random(shape) < 0.35, rng.choice(edges, shape), values * 3)
     with np.errstate(all="ignore"):
@@ -143,8 +144,8 @@ def fits(a: Sequence[Extent], b: Sequence[Extent]) -> bool:
 class Maker:
     """Grows one graph.
 
-    sub: it becomes a closed graph. rough: values that rounding reached, which steps that jump (comparisons, say)
-    must not read, as they would turn a rounding error into another result.
+    sub: it becomes a closed graph. rough: values that rounding reached, which steps that jump (comparisons,
+    say) must not read, as they would turn a rounding error into another result.
     """
 
     rng: np.random.Generator
@@ -617,7 +618,8 @@ def cond(m: Maker) -> None:
 
     def branch() -> Graph:
         b = GraphBuilder("branch", avals)
-        changes = [ew.BitwiseNot() if a.dtype.kind == "b" else m.pick([ew.Neg(), ew.Identity()]) for a in avals]
+        numeric = [ew.Neg(), ew.Identity()]
+        changes = [ew.BitwiseNot() if a.dtype.kind == "b" else m.pick(numeric) for a in avals]
         return b.finish([b.add(change, [i])[0] for i, change in enumerate(changes)])
 
     size = m.add(sh.DimValue(m.extent(), dtypes.int32))
@@ -639,8 +641,8 @@ STEPS: tuple[tuple[Callable[[Maker], None], int], ...] = (
     (unary, 5), (rough, 6), (rough_binary, 2), (binary, 10), (compare, 2), (select, 3), (convert, 4),
     (complex_numbers, 1), (bitcast, 1), (reduce_exact, 5), (reduce_rough, 4), (softmax, 1), (arg_reduce, 2),
     (transpose, 3), (reshape, 4), (slice_, 4), (slice_update, 2), (pad, 3), (concatenate, 3), (reverse, 2),
-    (broadcast, 3), (iota, 2), (gather, 3), (scatter, 2), (dynamic, 2), (dot, 4), (matmul, 1), (random_bits, 1),
-    (barrier, 1), (call, 1), (cond, 1), (while_loop, 1),
+    (broadcast, 3), (iota, 2), (gather, 3), (scatter, 2), (dynamic, 2), (dot, 4), (matmul, 1),
+    (random_bits, 1), (barrier, 1), (call, 1), (cond, 1), (while_loop, 1),
 )  # fmt: skip
 """Steps with how often each is tried."""
 _CHOICES = [step for step, weight in STEPS for _ in range(weight)]
@@ -680,7 +682,7 @@ def epsilon(dtype: Dtype) -> float:
 def deviation(got: np.ndarray, want: np.ndarray, case: Case, scale: float) -> str:
     """What is wrong with `got`; an empty string when nothing is.
 
-    scale: the largest magnitude of any value of the graph, which bounds what rounding can leave of cancelled digits.
+    scale: the largest magnitude of any value of the graph; cancellation may leave rounding errors of that size.
     """
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"expected {want.dtype}{want.shape}, got {got.dtype}{got.shape}"
