@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -226,9 +225,7 @@ def _trace(
     name = _name_of(fun)
     traced = trace(flat, avals, name=name, descend=True, input_names=names, samples=samples, policy=policy)
     graph = traced.graph
-    if shapeless:
-        _warn_of_fixed(events)
-    elif graph.guards:
+    if graph.guards and not shapeless:
         raise _specialised(graph.guards)
     any_rank = shapeless and elementwise_only(graph) and _only_broadcasts(graph, avals, samples, events)
     return Trace(graph, in_tree, out_tree[0], any_rank), samples
@@ -258,17 +255,6 @@ def _describe(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {', '.join(type(item).__name__ for item in value) or 'nothing'}"
     return type(value).__name__
-
-
-def _warn_of_fixed(events: Sequence[Guard]) -> None:
-    for guard in events:
-        if guard.fixed:
-            where = "" if guard.location is None else f" at {guard.location}"
-            warnings.warn(
-                f"[export_function] {guard.left} was used as a number{where}: the exported function only "
-                f"takes inputs with {guard}.",
-                stacklevel=5,
-            )
 
 
 def _specialised(guards: Sequence[Guard]) -> ValueError:

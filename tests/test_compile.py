@@ -431,3 +431,12 @@ class TestShapeless:
             np.testing.assert_allclose(np.array(compiled(x)), np.array(fun(x)), rtol=1e-9, atol=1e-12)
         assert compiled.traces == 1
         verify(compiled.graphs()[0])  # graphs inside it take no more for granted than they say
+
+    def test_an_extent_used_as_a_number_is_fixed_with_a_warning(self):
+        compiled = mx.compile(lambda x: x * x.shape[-1] ** -0.5, shapeless=True)
+        with pytest.warns(UserWarning, match=r"s1 was used as a number at .*test_compile\.py:\d+.*s1 == 4"):
+            assert compiled(mx.ones((2, 4))).tolist() == [[0.5] * 4] * 2
+        assert compiled(mx.ones((5, 4))).shape == (5, 4) and compiled.traces == 1
+        with pytest.warns(UserWarning, match="s1 == 16"):
+            assert compiled(mx.ones((2, 16)))[0, 0].item() == 0.25
+        assert compiled.traces == 2

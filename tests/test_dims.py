@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import operator
 import pickle
 import threading
@@ -215,14 +216,29 @@ def test_bad_symbols_are_refused(arguments):
         Dim(**arguments)
 
 
-def test_true_division_explains_itself():
-    for divide in (lambda: B / 2, lambda: 2 / B, lambda: B / B, lambda: 1.0 / B):
-        with pytest.raises(TypeError, match="use //"):
-            divide()
-    with pytest.raises(TypeError):
-        B + 1.5
-    with pytest.raises(TypeError):
-        dims.product(["x"])
+NUMBERS = {
+    "B / 2": lambda: B / 2, "12 / B": lambda: 12 / B, "B / B": lambda: B / B, "1.5 / B": lambda: 1.5 / B,
+    "B + 1.5": lambda: B + 1.5, "1.5 + B": lambda: 1.5 + B, "B - 0.5": lambda: B - 0.5,
+    "0.5 - B": lambda: 0.5 - B, "B * 0.1": lambda: B * 0.1, "B ** -0.5": lambda: B**-0.5,
+    "B ** -1": lambda: B**-1, "sqrt": lambda: math.sqrt(B),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_arithmetic_that_leaves_the_integers_fixes_the_extent(name):
+    """`x.shape[-1] ** -0.5` is a number of this trace: the trace then holds for that size only."""
+    with pytest.raises(ValueError, match="no number here"):
+        NUMBERS[name]()
+    with DimScope({"B": 6}) as scope:
+        got = NUMBERS[name]()
+    assert got == eval("math.sqrt(6)" if name == "sqrt" else name.replace("B", "6"))
+    assert [str(g) for g in scope.events] == ["B == 6"] and scope.events[0].fixed
+
+
+def test_what_is_no_extent_is_refused():
+    for combine in (lambda: B + "x", lambda: B / "x", lambda: B**"x", lambda: dims.product(["x"])):
+        with pytest.raises(TypeError):
+            combine()
     with pytest.raises(ZeroDivisionError):
         B // 0
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
 from types import TracebackType
-from typing import Any, NoReturn, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 from weakref import WeakValueDictionary
 
 MAX_WEIGHT = 2_000
@@ -133,20 +133,28 @@ class Dim:
     # Arithmetic. Anything that is neither an integer nor a Dim is left to the other operand (an array, say).
 
     def __add__(self, other: object) -> Any:
+        if isinstance(other, float):
+            return _as_number(self) + other
         right = _operand(other)
         return NotImplemented if right is None else _add(self, right)
 
     __radd__ = __add__
 
     def __sub__(self, other: object) -> Any:
+        if isinstance(other, float):
+            return _as_number(self) - other
         right = _operand(other)
         return NotImplemented if right is None else _add(self, _multiply(right, -1))
 
     def __rsub__(self, other: object) -> Any:
+        if isinstance(other, float):
+            return other - _as_number(self)
         left = _operand(other)
         return NotImplemented if left is None else _add(left, _multiply(self, -1))
 
     def __mul__(self, other: object) -> Any:
+        if isinstance(other, float):
+            return _as_number(self) * other
         right = _operand(other)
         return NotImplemented if right is None else _multiply(self, right)
 
@@ -188,17 +196,20 @@ class Dim:
     def __pow__(self, power: object) -> Any:
         if isinstance(power, Integral) and 0 <= int(power) <= MAX_WEIGHT:
             return product([self] * int(power))
-        return NotImplemented
+        return _as_number(self) ** power if isinstance(power, int | float) else NotImplemented
+
+    # Results that are no extents: Python gets the size of this trace, which is then fixed (see `__index__`).
 
     def __truediv__(self, other: object) -> Any:
-        if _operand(other) is None and not isinstance(other, float):
-            return NotImplemented
-        _no_true_division(self, other)
+        right = _number(other)
+        return NotImplemented if right is None else _as_number(self) / right
 
     def __rtruediv__(self, other: object) -> Any:
-        if _operand(other) is None and not isinstance(other, float):
-            return NotImplemented
-        _no_true_division(other, self)
+        left = _number(other)
+        return NotImplemented if left is None else left / _as_number(self)
+
+    def __float__(self) -> float:
+        return float(_as_number(self))
 
     # Comparison and use as a number: decided from the ranges, else by the ambient DimScope.
 
@@ -256,11 +267,11 @@ def _extent(x: object) -> Extent:
     return extent
 
 
-def _no_true_division(left: object, right: object) -> NoReturn:
-    raise TypeError(
-        f"[dim] {left} / {right} is not an extent: use // for a whole number, divide an array by the extent, "
-        "or int(...) to fix the extent to this trace's size"
-    )
+def _number(x: object) -> int | float | None:
+    """`x` as a number of Python; fixes a symbolic extent to its size in this trace."""
+    if isinstance(x, Dim):
+        return _as_number(x)
+    return x if isinstance(x, int | float) else None
 
 
 def _symbol(name: str, lo: int, hi: int | None, multiple: int) -> Dim:

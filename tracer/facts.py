@@ -25,10 +25,10 @@ _facts = _Facts()
 
 @contextmanager
 def assume(guards: Iterable[Guard]) -> Iterator[None]:
-    """Within: relations of a finished graph's guards count as known, and no trace is asked for others: its
-    symbols are not those of the graph, though they may have the same names."""
+    """Within: relations of a finished graph's guards count as known. No trace or graph around it is asked for
+    others: their symbols are not those of the graph, though they may have the same names."""
     saved = _facts.guards, _facts.finished
-    _facts.guards, _facts.finished = saved[0] | frozenset(guards), True
+    _facts.guards, _facts.finished = frozenset(guards), True
     try:
         yield
     finally:

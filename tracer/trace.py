@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import ref
@@ -230,6 +231,7 @@ def trace(
                 guards=guards,
             )
     if guards and policy == "guard" and not close:
+        _warn_of_fixed(guards)
         traced = Traced(solve_guards(traced.graph), traced.captured)
     return traced
 
@@ -237,6 +239,17 @@ def trace(
 def _asked() -> list[Guard]:
     """What the running traces took for granted: a graph inside another shares its symbols."""
     return [guard for scope in dims._scopes.stack for guard in scope.events]
+
+
+def _warn_of_fixed(guards: Sequence[Guard]) -> None:
+    for guard in guards:
+        if guard.fixed:
+            where = "" if guard.location is None else f" at {guard.location}"
+            warnings.warn(
+                f"[shapeless] {guard.left} was used as a number{where}: the trace only takes inputs with "
+                f"{guard}.",
+                stacklevel=4,
+            )
 
 
 def _locate() -> Location | None:
