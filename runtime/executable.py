@@ -214,6 +214,11 @@ class _Frame:
             n = len(graph.inputs)
             results = interpreter.run(graph, views[:n], self.env)
             for view, result in zip(views[n:], results, strict=True):
+                if result.shape != view.shape or result.dtype != view.dtype:
+                    expected = f"{view.dtype}{list(view.shape)}"
+                    raise ShapeError(
+                        f"[{graph.name}] gave {result.dtype}{list(result.shape)}, expected {expected}."
+                    )
                 view[...] = result
             return 0
         except BaseException as error:  # noqa: BLE001  (a callback may not raise)
