@@ -6,7 +6,6 @@ functions from vector math are within its error bounds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from ingot.lowering import loop as ir
@@ -95,27 +94,32 @@ def _math(cls: type[Primitive], op: str, cost: int) -> None:
         return ir.Math(op, (x,))
 
 
-_math(ew.Exp, "exp", 13)
-_math(ew.Expm1, "expm1", 16)
-_math(ew.Log, "log", 16)
-_math(ew.Log1p, "log1p", 20)
-_math(ew.Sin, "sin", 25)
-_math(ew.Cos, "cos", 25)
-_math(ew.Tanh, "tanh", 20)
-_math(ew.Sigmoid, "sigmoid", 20)
-_math(ew.Erf, "erf", 25)
+_math(ew.Exp, "exp", 17)
+_math(ew.Expm1, "expm1", 18)
+_math(ew.Log, "log", 20)
+_math(ew.Log1p, "log1p", 25)
+_math(ew.Log2, "log2", 40)
+_math(ew.Log10, "log10", 40)
+_math(ew.Sin, "sin", 100)
+_math(ew.Cos, "cos", 100)
+_math(ew.Tan, "tan", 110)
+_math(ew.Asin, "asin", 16)
+_math(ew.Acos, "acos", 16)
+_math(ew.Atan, "atan", 20)
+_math(ew.Sinh, "sinh", 50)
+_math(ew.Cosh, "cosh", 50)
+_math(ew.Tanh, "tanh", 24)
+_math(ew.Asinh, "asinh", 70)
+_math(ew.Acosh, "acosh", 70)
+_math(ew.Atanh, "atanh", 60)
+_math(ew.Sigmoid, "sigmoid", 24)
+_math(ew.Erf, "erf", 40)
+_math(ew.Erfinv, "erfinv", 50)
 
 
-def _log_base(cls: type[Primitive], base: float) -> None:
-    @lowers(cls, math=("log",), cost=30, when=_real)
-    def rule(p: Primitive, x: Expr) -> Expr:
-        # in float64, so that float32 results are rounded almost correctly and powers of the base are exact
-        wide = ir.Math("log", (ir.convert(x, "f64"),)) / math.log(base)
-        return ir.convert(wide, x.type.dtype)
-
-
-_log_base(ew.Log2, 2.0)
-_log_base(ew.Log10, 10.0)
+@lowers(ew.Atan2, math=("atan2",), cost=60, when=_real)
+def _atan2(p: Primitive, y: Expr, x: Expr) -> Expr:
+    return ir.Math("atan2", (y, x))
 
 
 @lowers(ew.Logaddexp, math=("exp", "log1p"), cost=36, when=_real)
@@ -126,11 +130,13 @@ def _logaddexp(p: Primitive, x: Expr, y: Expr) -> Expr:
     return larger + ir.Math("log1p", (ir.Math("exp", (gap,)),))
 
 
-@lowers(ew.Pow, math=("pow",), cost=40, when=_real)
+@lowers(ew.Pow, math=("pow",), cost=80, when=_real)
 def _pow(p: Primitive, x: Expr, y: Expr) -> Expr:
     if isinstance(y, ir.Const):
         if y.value == 2.0:
             return x * x
+        if y.value == 3.0:
+            return x * x * x
         if y.value == 1.0:
             return x
         if y.value == -1.0:
