@@ -181,6 +181,7 @@ def environment(peer: str, options: Options, folder: Path) -> dict[str, str]:
     cache.mkdir(parents=True, exist_ok=True)
     for name in ("INGOT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "TMPDIR"):
         variables[name] = str(cache)  # MLX keeps what it compiles under TMPDIR
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     variables.update(PEERS[peer]().environment(options.threads))
     return variables
 
@@ -209,7 +210,7 @@ class Session:
         outcome = Outcome(row, cache, [Measurement(peer) for peer in ("ingot", *self.options.peers)])
         inputs = row.make_inputs()
         expected = [np.asarray(x) for x in row.oracle(*inputs)]
-        paths = self._save(inputs)
+        paths = save(inputs, Path(self._folder.name))
         for measurement in outcome.measurements:
             self._guarded(measurement, lambda m: self._prepare(m, row, paths, expected, cache))
         for number in range(self.options.rounds):
@@ -260,12 +261,6 @@ class Session:
             self.versions[peer] = worker.hello["version"]
         return worker
 
-    def _save(self, inputs: Sequence[np.ndarray]) -> list[str]:
-        paths = [str(Path(self._folder.name) / f"input-{number}.npy") for number in range(len(inputs))]
-        for path, array in zip(paths, inputs, strict=True):
-            np.save(path, array)
-        return paths
-
 
 @dataclass
 class Latency:
@@ -285,26 +280,43 @@ def measure_latency(peer: str, row: Row, options: Options) -> Latency:
     latency = Latency(peer, row)
     inputs = row.make_inputs()
     try:
+        if peer == "ingot":
+            _write_bytecode(row, inputs, options)
         for _ in range(min(3, options.rounds)):
-            with tempfile.TemporaryDirectory(prefix="ingot-bench-") as name:
-                folder = Path(name)
-                paths = [str(folder / f"input-{number}.npy") for number in range(len(inputs))]
-                for path, array in zip(paths, inputs, strict=True):
-                    np.save(path, array)
-                latency.cold.append(_first_result(latency, row, options, folder, paths))
-                latency.warm.append(_first_result(latency, row, options, folder, paths))
+            with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
+                paths = save(inputs, Path(folder))
+                for seconds in (latency.cold, latency.warm):
+                    hello, first = _first_result(peer, row, options, Path(folder), paths)
+                    latency.imported.append(hello["import"])
+                    latency.resident = hello["resident"]
+                    seconds.append(first)
     except WorkerFailure as failure:
         latency.problem = str(failure)
     return latency
 
 
-def _first_result(latency: Latency, row: Row, options: Options, folder: Path, paths: list[str]) -> float:
-    worker = WorkerProcess(latency.peer, options, folder)
+def _write_bytecode(row: Row, inputs: Sequence[np.ndarray], options: Options) -> None:
+    """Run once uncounted: a checkout may have no bytecode yet, whereas peers were installed with theirs."""
+    with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
+        _first_result("ingot", row, options, Path(folder), save(inputs, Path(folder)))
+
+
+def _first_result(
+    peer: str, row: Row, options: Options, folder: Path, paths: list[str]
+) -> tuple[dict[str, Any], float]:
+    """What a fresh worker said of itself, and its seconds from the arrays to the first result of `row`."""
+    worker = WorkerProcess(peer, options, folder)
     try:
         results = str(folder / "result")
         reply = worker.ask("prepare", row=row.name, inputs=paths, results=results, cache="resident")
     finally:
         worker.close()
-    latency.imported.append(worker.hello["import"])
-    latency.resident = worker.hello["resident"]
-    return reply["first"]
+    return worker.hello, reply["first"]
+
+
+def save(arrays: Sequence[np.ndarray], folder: Path) -> list[str]:
+    """Write `arrays` into `folder`, each into a file of its own; the paths."""
+    paths = [str(folder / f"input-{number}.npy") for number in range(len(arrays))]
+    for path, array in zip(paths, arrays, strict=True):
+        np.save(path, array)
+    return paths
