@@ -1,5 +1,7 @@
 """compile: cache by signature, state, shapeless traces and guards, laziness of arguments, errors."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -440,3 +442,24 @@ class TestShapeless:
         with pytest.warns(UserWarning, match="s1 == 16"):
             assert compiled(mx.ones((2, 16)))[0, 0].item() == 0.25
         assert compiled.traces == 2
+
+
+def test_threads_trace_a_signature_once():
+    fun, calls = counted(lambda x: mx.tanh(x) * 2)
+    compiled = mx.compile(fun)
+    start = threading.Barrier(8)
+    wrong = []
+
+    def work(k):
+        start.wait()
+        for n in range(1, 6):
+            x = np.full(n, 0.1 * k, np.float32)
+            if not np.allclose(np.array(compiled(mx.array(x))), np.tanh(x) * 2, rtol=1e-5):
+                wrong.append((k, n))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong and len(calls) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import update_wrapper
@@ -146,6 +147,7 @@ class CompiledFunction:
         update_wrapper(self, fun)
         self._fun, self._inputs, self._outputs, self._shapeless = fun, inputs, outputs, shapeless
         self._entries: dict[Any, list[_Entry]] = {}
+        self._tracing = threading.RLock()  # two threads that meet a new signature trace it once
 
     def __repr__(self) -> str:
         return f"<compiled {getattr(self._fun, '__name__', self._fun)!s}>"
@@ -182,23 +184,40 @@ class CompiledFunction:
         except TypeError as error:
             raise ValueError(f"[compile] arguments that are not arrays must be hashable: {error}.") from None
         entry, results = self._find(entries, operands)
-        fresh = entry is None
+        fresh = False
         if entry is None:
-            contents = tree.snapshot((self._inputs, self._outputs))
-            try:
-                entry = self._trace(leaves, structure, spots, before, operands)
-                if config.get("INGOT_EXPLAIN") == "recompiles":
-                    self._explain(key, bool(entries))
-                _, results = self._find([entry], operands)
-            except BaseException:
-                tree.restore(contents)  # or abstract arrays stay behind in the state
-                raise
-            self._entries.setdefault(key, []).append(entry)
+            with self._tracing:
+                entry, results = self._find(self._entries.get(key), operands)
+                if entry is None:
+                    fresh = True
+                    entry, results = self._add(key, leaves, structure, spots, before, operands)
         n = len(results) - len(entry.new_state.positions)
         if self._outputs is not None:
             entry.new_state.store(self._outputs, before, results[n:], fresh)
         found, statics_out = iter(results[:n]), iter(entry.statics)
         return tree.unflatten(entry.out_tree, [next(found) if s is None else s[0] for s in statics_out])
+
+    def _add(
+        self,
+        key: Any,
+        leaves: list[Any],
+        structure: tree.Tree,
+        spots: tuple[bool, ...],
+        before: _State,
+        operands: list[Value],
+    ) -> tuple[_Entry, list[array]]:
+        """A new trace and its results; nothing has changed when it fails."""
+        contents = tree.snapshot((self._inputs, self._outputs))
+        try:
+            entry = self._trace(leaves, structure, spots, before, operands)
+            if config.get("INGOT_EXPLAIN") == "recompiles":
+                self._explain(key, key in self._entries)
+            _, results = self._find([entry], operands)
+        except BaseException:
+            tree.restore(contents)  # or abstract arrays stay behind in the state
+            raise
+        self._entries.setdefault(key, []).append(entry)
+        return entry, results
 
     def _find(
         self, entries: Sequence[_Entry] | None, operands: list[Value]
