@@ -27,6 +27,7 @@ from ingot.lowering.llvm.writer import (
 from ingot.lowering.loop import BYTES, Expr, Kernel, Stmt, Type, Var, vector
 from ingot.lowering.loop_verify import children
 
+_TRUNCATED = ("i8", "i16", "i32")
 _EXACT_REDUCTIONS = {"add": "add", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 
 
@@ -298,6 +299,17 @@ class _Emitter:
         w.start(after)
         return w.op(f"phi {t} [ {rest}, %{before} ], [ {loaded}, %{read} ]")
 
+    def hidden(self, mask: str, lanes: int) -> str:
+        """A mask that code generation cannot know. LLVM 22 makes a masked store of truncated integers, of whose
+        mask it knows that one lane is on, a scalar store of the wide integer: past the end of the buffer."""
+        w = self.w
+        bits = w.op(f"bitcast <{lanes} x i1> {mask} to i{lanes}")
+        size = max(lanes, 32)
+        wide = bits if size == lanes else w.op(f"zext i{lanes} {bits} to i{size}")
+        kept = w.op(f'call i{size} asm "", "=r,0"(i{size} {wide})')
+        back = kept if size == lanes else w.op(f"trunc i{size} {kept} to i{lanes}")
+        return w.op(f"bitcast i{lanes} {back} to <{lanes} x i1>")
+
     def to_memory(self, value: str, type: Type) -> str:
         """A value as it lies in memory: bool lanes as bytes."""
         return self.operations.resize(value, type, "u8") if type.dtype == "bool" else value
@@ -321,6 +333,8 @@ class _Emitter:
             w.do(f"store {t} {value}, ptr {pointer}, align {align}")
         else:
             kind, pointers = ("scatter", f"<{lanes} x ptr>") if scattered else ("store", "ptr")
+            if mask is not None and not scattered and scalar in _TRUNCATED and self.target.bits == 512:
+                mask = self.hidden(mask, lanes)
             overload = f"{suffix(scalar, lanes)}.{suffix('ptr', lanes if scattered else 1)}"
             w.do(
                 f"call void @llvm.masked.{kind}.{overload}({t} {value}, {pointers} {pointer}, i32 {align}, "
