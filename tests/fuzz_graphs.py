@@ -667,7 +667,7 @@ def random_case(seed: int, steps: int = 8) -> Case:
         outputs.append(m.literal(m.dtype()))
     graph = m.b.finish(outputs)
     sizes = tuple({s.name: env[s.name] for s in graph.dims} for env in SIZES) if graph.dims else ({},)
-    floats = [a.dtype for a in graph.avals if a.dtype.is_inexact]
+    floats = [a.dtype for a in (*graph.avals, *graph.output_avals) if a.dtype.is_inexact]
     return Case(graph, sizes, exact, not m.zeros_differ, max(floats, key=epsilon, default=None), seed)
 
 
