@@ -569,9 +569,7 @@ def dot(m: Maker) -> None:
         if all(i != p and j != q for p, q in chosen) and len(chosen) < 3:
             chosen.append((i, j))
     cut = int(m.rng.integers(len(chosen) + 1))
-    contract, batch = (
-        (tuple(i for i, _ in p), tuple(j for _, j in p)) for p in (chosen[:cut], chosen[cut:])
-    )
+    contract, batch = ((tuple(i for i, _ in p), tuple(j for _, j in p)) for p in (chosen[:cut], chosen[cut:]))
     m.add(ct.DotGeneral(contract, batch), x, y, rough=a.dtype.kind == "f")
 
 
@@ -682,7 +680,8 @@ def epsilon(dtype: Dtype) -> float:
 def deviation(got: np.ndarray, want: np.ndarray, case: Case, scale: float) -> str:
     """What is wrong with `got`; an empty string when nothing is.
 
-    scale: the largest magnitude of any value of the graph; cancellation may leave rounding errors of that size.
+    scale: the largest magnitude of any value of the graph: cancellation may leave rounding errors of that
+    size.
     """
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"expected {want.dtype}{want.shape}, got {got.dtype}{got.shape}"

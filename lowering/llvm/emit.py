@@ -300,8 +300,8 @@ class _Emitter:
         return w.op(f"phi {t} [ {rest}, %{before} ], [ {loaded}, %{read} ]")
 
     def hidden(self, mask: str, lanes: int) -> str:
-        """A mask that code generation cannot know. LLVM 22 makes a masked store of truncated integers, of whose
-        mask it knows that one lane is on, a scalar store of the wide integer: past the end of the buffer."""
+        """A mask that code generation cannot know. Where it knows that one lane is on, LLVM 22 makes a masked
+        store of truncated integers a scalar store of the wide integer, past the end of the buffer."""
         w = self.w
         bits = w.op(f"bitcast <{lanes} x i1> {mask} to i{lanes}")
         size = max(lanes, 32)
