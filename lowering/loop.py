@@ -62,7 +62,7 @@ COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")         # ordered on floats, exce
 REDUCE_LANES = {"add": "fi", "mul": "fi", "min": "fib", "max": "fib", "and": "ib", "or": "ib", "xor": "ib"}
 MATH = {"fma": 3, "exp": 1, "log": 1, "tanh": 1, "sigmoid": 1, "expm1": 1, "log1p": 1, "erf": 1, "sin": 1,
         "cos": 1, "pow": 2, "log2": 1, "log10": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,
-        "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erfinv": 1}
+        "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erfinv": 1, "logaddexp": 2}
 KINDS = ("serial", "parallel", "unrolled")
 SPACES = ("register", "stack", "workspace")
 ACCESS = ("read", "write", "readwrite")

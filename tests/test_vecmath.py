@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sweeps = importlib.import_module("vector_math")
 BOUNDS, HOST, evaluate, ulps = sweeps.BOUNDS, sweeps.HOST, sweeps.evaluate, sweeps.ulps
 EXTENDED = np.finfo(np.longdouble).nmant >= 63
+REFERENCES = {"pow": np.power, "atan2": np.arctan2, "logaddexp": np.logaddexp}
 FUNCTIONS = sorted(set(MATH) - {"fma"})
 
 
@@ -126,14 +127,14 @@ def test_extremes_of_exp_and_log():
 
 @pytest.mark.parametrize("on", targets_here(), ids=lambda t: t.name)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("op", ["pow", "atan2"])
+@pytest.mark.parametrize("op", ["pow", "atan2", "logaddexp"])
 def test_edges_of_two_operands(op, dtype, on):
     tiny, most = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
     sizes = [0, 1, 2, 0.5, 3, math.inf, math.nan, 16777216, 1e30, 2.0**53, 2.0**53 - 1, tiny, most]
     edge = np.array([sign * x for x in sizes for sign in (1, -1)], dtype)
     a, b = (g.ravel().copy() for g in np.meshgrid(edge, edge))
     with np.errstate(all="ignore"):
-        got, expected = evaluate(op, a, b, on=on), {"pow": np.power, "atan2": np.arctan2}[op](a, b)
+        got, expected = evaluate(op, a, b, on=on), REFERENCES[op](a, b)
     np.testing.assert_allclose(got, expected, rtol=4 * np.finfo(dtype).eps)
     some = ~np.isnan(expected)
     np.testing.assert_array_equal(np.signbit(got[some]), np.signbit(expected[some]))

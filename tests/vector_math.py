@@ -26,7 +26,7 @@ BOUNDS = {
     "asinh": (2, 4), "acosh": (2, 4), "atanh": (2, 4),
     "sin": (2, 4), "cos": (2, 4), "tan": (2, 4),
     "asin": (2, 4), "acos": (2, 4), "atan": (2, 4), "atan2": (2, 4),
-    "erf": (2, 4), "erfinv": (4, 4), "pow": (4, 4),
+    "erf": (2, 4), "erfinv": (4, 4), "pow": (4, 4), "logaddexp": (2, 4),
 }  # fmt: skip
 """Units in the last place that float32 and float64 results may be off."""
 
@@ -107,6 +107,15 @@ def _pairs(dtype: type) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([x, x]), np.concatenate([rng.permutation(x), similar])
 
 
+def _summands(dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Operands of all sizes whose result is not much smaller than they are, by cancellation."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, s, 40_001) for s in (0.01, 0.1, 1, 10, 1000)]).astype(dtype)
+    y = (x + np.concatenate([rng.normal(0, s, 40_001) for s in (0.01, 1, 3, 10, 40)])).astype(dtype)
+    kept = np.logaddexp(x, y) > np.maximum(np.abs(x), np.abs(y)) / 2
+    return x[kept], y[kept]
+
+
 def operands(op: str, dtype: type) -> tuple[np.ndarray, ...]:
     """What a function is measured on."""
     if op in ("sin", "cos", "tan"):
@@ -116,7 +125,8 @@ def operands(op: str, dtype: type) -> tuple[np.ndarray, ...]:
     if op == "erf" and dtype == np.float64:  # the reference is slow
         x = samples(dtype)[::10]
         return (np.concatenate([x, np.linspace(-6.5, 6.5, 20_001)]),)
-    return {"pow": _powers, "atan2": _pairs}.get(op, lambda dtype: (samples(dtype),))(dtype)
+    of_two = {"pow": _powers, "atan2": _pairs, "logaddexp": _summands}
+    return of_two[op](dtype) if op in of_two else (samples(dtype),)
 
 
 # -- references --------------------------------------------------------------------------------------
@@ -204,9 +214,9 @@ all exponents, densely where a function changes its way, and for angles next to 
 References are the next wider format: float64, and 80-bit floats. `tests/test_vecmath.py` holds the bounds.
 
 `+ - * /`, `sqrt`, `remainder`, comparisons, rounding and conversions are exact or rounded once. `rsqrt` is
-`1 / sqrt(x)`: two roundings, below 1.5 units. `logaddexp` adds `log1p(exp(-|x - y|))` to the larger operand;
-near a result of 0, both cancel. float16 and bfloat16 are computed in float32 and rounded once. Zeros keep
-their sign, infinities and NaN give what IEEE 754 says.
+`1 / sqrt(x)`: two roundings, below 1.5 units. `logaddexp` is measured where the result is not smaller than
+half of an operand: towards 0, the larger operand and what is added to it cancel. float16 and bfloat16 are
+computed in float32 and rounded once. Zeros keep their sign, infinities and NaN give what IEEE 754 says.
 
 """
 

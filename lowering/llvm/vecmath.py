@@ -22,7 +22,7 @@ ROUTINES: dict[str, Callable[..., Expr]] = {
     "sinh": vecmath_exp.sinh, "cosh": vecmath_exp.cosh, "tanh": vecmath_exp.tanh,
     "log": vecmath_log.log, "log1p": vecmath_log.log1p, "log2": vecmath_log.log2, "log10": vecmath_log.log10,
     "asinh": vecmath_log.asinh, "acosh": vecmath_log.acosh, "atanh": vecmath_log.atanh,
-    "pow": vecmath_log.power,
+    "logaddexp": vecmath_log.logaddexp, "pow": vecmath_log.power,
     "sin": vecmath_trig.sin, "cos": vecmath_trig.cos, "tan": vecmath_trig.tan,
     "asin": vecmath_trig.asin, "acos": vecmath_trig.acos, "atan": vecmath_trig.atan,
     "atan2": vecmath_trig.atan2,

@@ -125,6 +125,14 @@ def log1p(x: Expr, f: Format) -> Expr:
     return select(compare("eq", x, 0.0), x, y)
 
 
+@in_wide
+def logaddexp(x: Expr, y: Expr, f: Format) -> Expr:
+    """The larger operand and log1p(exp(-|x - y|)); equal operands, infinities among them, have no usable
+    difference: log(2) is added then."""
+    gap = select(compare("eq", x, y), number(0.0, x.type), -Unary("abs", x - y))
+    return binary("max", x, y) + log1p(exp(gap, f), f)
+
+
 # Inverse hyperbolic functions: log1p of an argument that is small where the result is. From here on it is
 # nearly 2 |x|, which would overflow; it is taken 2**10 times smaller and 10 ln 2 added.
 _LARGE = 2.0**300

@@ -21,8 +21,8 @@ from ingot.lowering.llvm.vecmath_format import (
 )
 from ingot.lowering.loop import Bitcast, Convert, Expr, Unary, binary, compare, const, fma, select
 
-# 192 bits of 2 / pi in pieces of 24, the first just behind the binary point
-_PIECES = (0xA2F983, 0x6E4E44, 0x1529FC, 0x2757D1, 0xF534DD, 0xC0DB62, 0x95993C, 0x439041)
+# 203 bits of 2 / pi in pieces of 29, the first just behind the binary point
+_PIECES = (0x145F306D, 0x19391054, 0x14FE13AB, 0x1D1F534D, 0x1B81B6C5, 0x05664F10, 0x1C820FF2)
 # 1161 bits of 2 / pi, the first just behind the binary point, after 55 zeros: 19 words of 64 bits
 _DIGITS = int(
     "145f306dc9c882a53f84eafa3ea69bb81b6c52b3278872083fca2c757bd778ac36e48dc74849ba5c00c925dd413a32439fc3bd6396"
@@ -35,6 +35,7 @@ _HALF_PI = hexes("0x1.921fb54442d18p+0 0x1.1a62633145c07p-54")
 _HALF_PI_HIGH, _HALF_PI_REST = hexes("0x1.921fb54000000p+0 0x1.10b4611a62633p-30")
 # (sin(y) / y - 1) / z and (cos(y) - 1 + z / 2) / z**2 in powers of z = y**2 for |y| <= pi / 4
 _SIN = {
+    "single": (-0.16666655242443085, 0.008332155644893646, -0.00019514608720783144),
     "wide": hexes("-0x1.5555554c5eeafp-3 0x1.1111085cc304ep-7 -0x1.a00f743b077d5p-13 0x1.6ccf57bb3fe7dp-19"),
     "double": hexes(
         "-0x1.5555555555548p-3 0x1.111111110f794p-7 -0x1.a01a019bf5f1cp-13 0x1.71de35608d2afp-19 "
@@ -42,6 +43,7 @@ _SIN = {
     ),
 }
 _COS = {
+    "single": (0.04166664555668831, -0.0013887309469282627, 2.4432411009911448e-05),
     "wide": hexes(
         "0x1.5555554ecb9c7p-5 -0x1.6c16b81b5af36p-10 0x1.a010d52e92670p-16 -0x1.241ca13d96db2p-22"
     ),
@@ -79,31 +81,37 @@ _ASIN = {
 def sin(x: Expr, f: Format) -> Expr:
     n, sine, cosine = _parts(x, f)
     value = _flipped(select(_is_odd(n), cosine, sine), n, x, f)
-    return _finite(x, select(compare("eq", x, 0.0), x, _rounded(value, f)))
+    return _finite(x, select(compare("eq", x, 0.0), x, value))
 
 
 def cos(x: Expr, f: Format) -> Expr:
     n, sine, cosine = _parts(x, f)
-    return _finite(x, _rounded(_flipped(select(_is_odd(n), sine, cosine), n + 1, None, f), f))
+    return _finite(x, _flipped(select(_is_odd(n), sine, cosine), n + 1, None, f))
 
 
+@in_wide
 def tan(x: Expr, f: Format) -> Expr:
     """sin / cos, or -cos / sin after an odd number of right angles."""
     n, sine, cosine = _parts(x, f)
     odd = _is_odd(n)
     value = select(odd, cosine, sine) / select(odd, sine, cosine)
-    value = _flipped(value, (n << 1) & 2, x, f)
-    return _finite(x, select(compare("eq", x, 0.0), x, _rounded(value, f)))
+    return _finite(x, select(compare("eq", x, 0.0), x, _flipped(value, n << 1, x, f)))
 
 
 def _parts(x: Expr, f: Format) -> tuple[Expr, Expr, Expr]:
-    """For the size of x: right angles n, and sine and cosine of the rest, in float64."""
+    """For the size of x: right angles n, and sine and cosine of the rest."""
+    if f.name == "double":
+        return _parts_of_double(*_turns_of_double(magnitude_of(x, f), f))
+    n, y = _turns(Unary("abs", Convert(x, "f64") if f.name == "single" else x))
     if f.name == "single":
-        n, y = _turns(x)
-        z = y * y
-        sine = fma(y * z, polynomial(z, _SIN["wide"]), y)
-        return n, sine, fma(z * z, polynomial(z, _COS["wide"]), fma(z, -0.5, 1.0))
-    n, y, low = _turns_of_double(magnitude_of(x, f), f)
+        n, y = Convert(n, "i32"), Convert(y, "f32")
+    z = y * y
+    sine = fma(y * z, polynomial(z, _SIN[f.name]), y)
+    return n, sine, fma(z * z, polynomial(z, _COS[f.name]), fma(z, -0.5, 1.0))
+
+
+def _parts_of_double(n: Expr, y: Expr, low: Expr) -> tuple[Expr, Expr, Expr]:
+    """Sine and cosine of y + low; what 1 - z / 2 loses is added to the cosine."""
     z = y * y
     sine = y + fma(y * z, polynomial(z, _SIN["double"]), low)
     half = 0.5 * z
@@ -117,16 +125,11 @@ def _is_odd(n: Expr) -> Expr:
 
 
 def _flipped(value: Expr, n: Expr, x: Expr | None, f: Format) -> Expr:
-    """`value` (float64) with its sign flipped where bit 1 of n is set, and where x is negative."""
-    sign = (n & 2) << 62
+    """`value` with its sign flipped where bit 1 of n is set, and where x is negative."""
+    sign = (n << (30 if f.bits == "i32" else 62)) & f.sign
     if x is not None:
-        bits = Bitcast(Convert(x, "f64") if f.name == "single" else x, "i64")
-        sign = sign ^ (bits & (-1 << 63))
-    return Bitcast(Bitcast(value, "i64") ^ sign, "f64")
-
-
-def _rounded(value: Expr, f: Format) -> Expr:
-    return Convert(value, "f32") if f.name == "single" else value
+        sign = sign ^ (Bitcast(x, f.bits) & f.sign)
+    return Bitcast(Bitcast(value, f.bits) ^ sign, f.dtype)
 
 
 def _finite(x: Expr, y: Expr) -> Expr:
@@ -135,22 +138,22 @@ def _finite(x: Expr, y: Expr) -> Expr:
 
 
 def _turns(x: Expr) -> tuple[Expr, Expr]:
-    """float32 |x| = n * pi / 2 + y, both in float64 arithmetic. Products with 24-bit pieces of 2 / pi are
-    exact; whole turns are dropped from each, and the leading sums are exact too, so that nothing is lost
-    close to a multiple."""
-    wide = Unary("abs", Convert(x, "f64"))
+    """x = n * pi / 2 + y for x >= 0 with 24 significant bits, all in float64. Products of x with 29-bit
+    pieces of 1 / (2 pi) are exact; whole turns are dropped from each, and the leading sums are exact too, so
+    that nothing is lost close to a multiple."""
     parts = []
     for i, piece in enumerate(_PIECES):
-        product = wide * (piece * 2.0 ** (-24 * (i + 1)))
-        parts.append(product - 4.0 * Unary("trunc", product * 0.25))
+        product = x * (piece * 2.0 ** (-29 * (i + 1) - 2))
+        parts.append(product - Unary("trunc", product) if 29 * i < 128 else product)
     total = parts[0]
     for part in parts[1:]:
         total = total + part
-    n = Unary("round", total)
-    r = parts[0] - n
+    magic = 1.5 * 2.0**52
+    shifted = fma(total, 4.0, magic)
+    r = fma(shifted - magic, -0.25, parts[0])
     for part in parts[1:]:
         r = r + part
-    return Bitcast(n + 1.5 * 2.0**52, "i64"), r * _HALF_PI[0]
+    return Bitcast(shifted, "i64"), r * (4 * _HALF_PI[0])
 
 
 def _turns_of_double(x: Expr, f: Format) -> tuple[Expr, Expr, Expr]:

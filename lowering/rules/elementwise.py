@@ -100,8 +100,8 @@ _math(ew.Log, "log", 20)
 _math(ew.Log1p, "log1p", 25)
 _math(ew.Log2, "log2", 40)
 _math(ew.Log10, "log10", 40)
-_math(ew.Sin, "sin", 100)
-_math(ew.Cos, "cos", 100)
+_math(ew.Sin, "sin", 80)
+_math(ew.Cos, "cos", 80)
 _math(ew.Tan, "tan", 110)
 _math(ew.Asin, "asin", 16)
 _math(ew.Acos, "acos", 16)
@@ -122,12 +122,9 @@ def _atan2(p: Primitive, y: Expr, x: Expr) -> Expr:
     return ir.Math("atan2", (y, x))
 
 
-@lowers(ew.Logaddexp, math=("exp", "log1p"), cost=36, when=_real)
+@lowers(ew.Logaddexp, math=("logaddexp",), cost=60, when=_real)
 def _logaddexp(p: Primitive, x: Expr, y: Expr) -> Expr:
-    larger = ir.maximum(x, y)
-    # equal operands, infinities among them, have no usable difference: log(2) is added then
-    gap = ir.select(x.eq(y), ir.const(0.0, x.type), -ir.Unary("abs", x - y))
-    return larger + ir.Math("log1p", (ir.Math("exp", (gap,)),))
+    return ir.Math("logaddexp", (x, y))
 
 
 @lowers(ew.Pow, math=("pow",), cost=80, when=_real)
