@@ -35,9 +35,9 @@ def _div(p: Primitive, x: Expr, y: Expr) -> Expr:
     return x / y
 
 
-@lowers(ew.Remainder, cost=12, when=lambda p, avals: avals[0].dtype.kind != "b")
+@lowers(ew.Remainder, cost=12)
 def _remainder(p: Primitive, x: Expr, y: Expr) -> Expr:
-    return x % y
+    return ir.const(False, x.type) if x.type.dtype == "bool" else x % y
 
 
 @lowers(ew.Neg)
@@ -127,8 +127,14 @@ def _logaddexp(p: Primitive, x: Expr, y: Expr) -> Expr:
     return ir.Math("logaddexp", (x, y))
 
 
-@lowers(ew.Pow, math=("pow",), cost=80, when=_real)
+def _not_integer(p: Primitive, avals: Sequence[Aval]) -> bool:
+    return avals[0].dtype.kind in "fb"
+
+
+@lowers(ew.Pow, cost=80, when=_not_integer)
 def _pow(p: Primitive, x: Expr, y: Expr) -> Expr:
+    if x.type.dtype == "bool":
+        return x | ~y
     if isinstance(y, ir.Const):
         if y.value == 2.0:
             return x * x
