@@ -3,6 +3,12 @@
 Keys are made by the callers from everything the content depends on (`key`); a blob carries its SHA-256. The
 folder and its files must belong to this user and be writable by nobody else: they hold code that will run.
 Whatever is wrong with an entry, it is as if it were not there; the first time, a warning says so.
+
+An entry's file is a header, zeros, and the blob:
+
+    0     magic "INGOTC2\\n"
+    8     SHA-256 of the blob
+    40    u32, little endian: where the blob begins, at least 64; a page boundary for blobs that are mapped
 """
 
 from __future__ import annotations
@@ -11,19 +17,28 @@ import hashlib
 import importlib.util
 import os
 import stat
+import struct
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from ingot.tracer import config
+from ingot.tracer.errors import FormatError
 
-_MAGIC = b"INGOTC1\n"
-_HEADER = len(_MAGIC) + 32
+T = TypeVar("T")
+
+_MAGIC = b"INGOTC2\n"
+_HEADER = struct.Struct("<8s32sI")
 HEADER_SIZE = 64
-"""Bytes before a blob's payload in its file."""
+"""Fewest bytes before a blob in its file."""
+_MOST_PADDING = 1 << 16  # no system has larger pages
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_RECENT = 3600.0  # seconds: a use this long after the last one is written down
 _TRIM_EVERY = 64  # writes between two looks at the folder's size
 
 
@@ -40,42 +55,54 @@ class Cache:
 
     def get(self, kind: str, key: str) -> bytes | None:
         """The blob stored under `key`, or None."""
+        return self.use(kind, key, _read)
+
+    def use(self, kind: str, key: str, take: Callable[[int, int, int, bytes], T]) -> T | None:
+        """What `take(descriptor, offset, size, digest)` makes of the blob stored under `key`; None for none.
+
+        The blob lies at `offset` of the open file. `take` must check its SHA-256, on the very bytes that it
+        goes on to use, and raise ValueError, FormatError or OSError for a blob that cannot be used.
+        """
         path = self.path(kind, key)
         if path is None:
             return None
         try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    raise ValueError("it belongs to, or is writable by, another user")
-                header = file.read(HEADER_SIZE)
-                payload = file.read()
-            if (
-                header[: len(_MAGIC)] != _MAGIC
-                or hashlib.sha256(payload).digest() != header[len(_MAGIC) : _HEADER]
-            ):
-                raise ValueError("it is damaged")
+            descriptor = os.open(path, _OPEN_FLAGS)
         except FileNotFoundError:
             self.misses += 1
             return None
-        except (OSError, ValueError) as error:
-            self.misses += 1
-            _warn(f"[cache] ignores {path}: {error}. The code is compiled again.")
-            self._remove(path)
+        except OSError as error:
+            self._refuse(path, error)
             return None
-        self.hits += 1
         try:
-            os.utime(path)  # read times are often not kept; the write time is when it was last useful
-        except OSError:
-            pass
-        return payload
+            status = os.fstat(descriptor)
+            taken = take(descriptor, *_checked_header(descriptor, status))
+        except (OSError, ValueError, FormatError) as error:
+            self._refuse(path, error)
+            return None
+        finally:
+            os.close(descriptor)
+        self.hits += 1
+        if abs(time.time() - status.st_mtime) > _RECENT:
+            try:
+                os.utime(path)  # read times are often not kept; the write time is when it was last useful
+            except OSError:
+                pass
+        return taken
 
-    def put(self, kind: str, key: str, payload: bytes) -> None:
-        """Store a blob. A folder that cannot be written costs a warning, nothing else."""
+    def _refuse(self, path: Path, error: Exception) -> None:
+        self.misses += 1
+        _warn(f"[cache] ignores {path}: {error}. The code is compiled again.")
+        self._remove(path)
+
+    def put(self, kind: str, key: str, payload: bytes, alignment: int = HEADER_SIZE) -> None:
+        """Store a blob, at a multiple of `alignment` in its file. A folder that cannot be written costs a
+        warning, nothing else."""
         path = self.path(kind, key)
         if path is None:
             return
-        header = (_MAGIC + hashlib.sha256(payload).digest()).ljust(HEADER_SIZE, b"\0")
+        offset = max(HEADER_SIZE, alignment)
+        header = _HEADER.pack(_MAGIC, hashlib.sha256(payload).digest(), offset).ljust(offset, b"\0")
         import tempfile  # slow to import, and most processes only read
 
         temporary = None
@@ -157,6 +184,31 @@ class Cache:
             pass
 
 
+def _checked_header(descriptor: int, status: os.stat_result) -> tuple[int, int, bytes]:
+    """Where the blob of an open entry lies, its size, and its digest; raises ValueError."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ValueError("it belongs to, or is writable by, another user")
+    header = os.pread(descriptor, _HEADER.size, 0)
+    if len(header) < _HEADER.size:
+        raise ValueError("it is damaged")
+    magic, digest, offset = _HEADER.unpack(header)
+    if magic != _MAGIC or not HEADER_SIZE <= offset <= min(_MOST_PADDING, status.st_size):
+        raise ValueError("it is damaged")
+    return offset, status.st_size - offset, digest
+
+
+def _read(descriptor: int, offset: int, size: int, digest: bytes) -> bytes:
+    """The bytes of a blob, checked."""
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(offset)
+        payload = file.read(size)
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("it is damaged")
+    return payload
+
+
 _warned: set[str] = set()
 
 
@@ -171,6 +223,7 @@ def _warn(message: str) -> None:
 def key(*parts: str | bytes) -> str:
     """Name of an entry: a digest over `parts` and over the code that makes code."""
     h = hashlib.sha256(toolchain().encode())
+    h.update(_MAGIC)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         h.update(len(data).to_bytes(8, "little"))
@@ -225,3 +278,13 @@ def default() -> Cache:
         return Cache(Path(where).expanduser(), limit)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Cache(Path(base).expanduser() / "ingot", limit)
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread of the parent, which the child does not have, may have held it."""
+    if default.cache_info().currsize:
+        default()._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -7,6 +7,7 @@ before anything is compiled; llvmlite is imported only then.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ingot.lowering.program import DIM_UNKNOWN, MOST_BYTES, TOO_LARGE, KernelCod
 from ingot.runtime import cache as disk
 from ingot.runtime import interpreter, loader
 from ingot.runtime.profile import counters
+from ingot.runtime.recent import Recent
 from ingot.runtime.storage import ALIGNMENT, pool
 from ingot.tracer import dims
 from ingot.tracer.array import Value, leaf
@@ -32,8 +34,8 @@ from ingot.tracer.graph import Graph
 _MEMORY_BOUND = 4096
 _HOST_RAISED = 4  # the loop IR's FAIL_HOST
 
-_programs: dict[str, Program] = {}
-_lock = threading.RLock()
+_programs: Recent[Program] = Recent(1024)
+_images: Recent[loader.LoadedImage] = Recent(2048)
 
 
 # -- from graph to program --------------------------------------------------------------------------
@@ -52,8 +54,7 @@ def program_of(graph: Graph, target: Target) -> Program:
 
     text = print_graph(graph)
     key = disk.key("program", target.key, text)
-    with _lock:
-        found = _programs.get(key)
+    found = _programs.get(key)
     if found is not None:
         counters.executables_reused += 1
         return found
@@ -64,10 +65,7 @@ def program_of(graph: Graph, target: Target) -> Program:
         program = lower(graph, target)
         counters.programs_built += 1
         _store_program(key, program)
-    with _lock:
-        if len(_programs) >= _MEMORY_BOUND:
-            _programs.clear()
-        return _programs.setdefault(key, program)
+    return _programs.add(key, program)
 
 
 def _stored_program(key: str) -> Program | None:
@@ -122,8 +120,6 @@ _PREPARE = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer, _point
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer)
 _HOST_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, ctypes.c_int64, _pointer, _pointer)
 
-_images: dict[str, loader.LoadedImage] = {}
-
 
 def _kernel_image(code: KernelCode, target: Target) -> loader.LoadedImage:
     def compiled() -> Image:
@@ -146,25 +142,18 @@ def _driver_image(program: Program, target: Target) -> loader.LoadedImage:
 
 
 def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
-    with _lock:
-        found = _images.get(key)
+    found = _images.get(key)
     if found is not None:
         return found
     cache = disk.default()
-    payload = cache.get("image", key)
-    image = None
-    if payload is not None:
-        try:
-            image = Image.from_bytes(payload)
-        except FormatError:
-            image = None
-    if image is None:
+    loaded = cache.use("image", key, loader.map_checked)
+    if loaded is None:
         image = compiled()
-        cache.put("image", key, image.to_bytes())
-    loaded = loader.load(image)
+        cache.put("image", key, image.to_bytes(), alignment=loader.PAGE)
+        loaded = loader.load(image)
+    loaded.unload_when_unused()
     counters.images_loaded += 1
-    with _lock:
-        return _images.setdefault(key, loaded)
+    return _images.add(key, loaded)
 
 
 # -- running ----------------------------------------------------------------------------------------
@@ -453,3 +442,12 @@ def _shapes(shapes: Sequence[Sequence[int]]) -> str:
 
 def _shown(views: Sequence[np.ndarray]) -> str:
     return "(" + ", ".join(f"{v.dtype}[{','.join(map(str, v.shape))}]" for v in views) + ")"
+
+
+def _renew_pool_lock() -> None:
+    """In a forked child: a thread that it does not have may have held the lock."""
+    pool._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_pool_lock)

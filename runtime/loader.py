@@ -1,17 +1,19 @@
 """Puts code images into memory, never writable and executable at the same time. Needs no compiler.
 
-`load` copies an image into fresh pages; `map_file` maps the pages of a file after checking all of it. A
-mapped file must not be truncated while in use; the kernel cache only ever replaces files by renaming.
+`load` copies an image into fresh pages; `map_file` and `map_checked` map the pages of a file and check all of
+them. A mapped file must not be truncated while in use; the kernel cache only ever replaces files by renaming.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import mmap
 import os
 import platform
 import sys
+import weakref
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -19,6 +21,8 @@ from typing import Any
 from ingot.lowering.image import MAX_SIZE, Image, read_layout, round_up
 from ingot.tracer.errors import FormatError
 
+PAGE = mmap.PAGESIZE
+"""What the place of an image in a file must be a multiple of, to be mapped."""
 _NONE, _READ, _WRITE, _EXEC = 0, 1, 2, 4
 _PRIVATE = 2
 _ANONYMOUS = 0x1000 if sys.platform == "darwin" else 0x20
@@ -46,15 +50,19 @@ class LoadedImage:
     def unload(self) -> None:
         """Give the memory back; the code must not be running."""
         if self._base:
-            _libc().munmap(self._base, self._size)
+            _unmap(self._base, self._size)
             self._base = 0
+
+    def unload_when_unused(self) -> None:
+        """Give the memory back with the last reference: for owners that hold the image while its code may
+        run, and never call `unload`."""
+        weakref.finalize(self, _unmap, self._base, self._size).atexit = False
 
 
 def load(image: Image) -> LoadedImage:
     """Copy `image` into fresh memory. Raises OSError where the system refuses executable memory."""
     size = max(image.mapped_size, image.page)
-    arm_mac = sys.platform == "darwin" and platform.machine() == "arm64"
-    if arm_mac:
+    if _arm_mac():
         return _load_arm_mac(image, size)
     base = _mmap(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS)
     try:
@@ -62,7 +70,7 @@ def load(image: Image) -> LoadedImage:
         ctypes.memmove(base + image.rodata_distance, image.rodata, len(image.rodata))
         _protect(base, size, image.rodata_distance)
     except BaseException:
-        _libc().munmap(base, size)
+        _unmap(base, size)
         raise
     return LoadedImage(base, size, dict(image.entries), image.target_key)
 
@@ -86,12 +94,50 @@ def map_file(path: str | os.PathLike[str], offset: int = 0, length: int | None =
         base = _mmap(mapped, _READ, _PRIVATE, descriptor, start)
     finally:
         os.close(descriptor)
-    text = round_up(layout.text_size, layout.page)
-    if _libc().mprotect(base, text, _READ | _EXEC):
-        code = ctypes.get_errno()
-        _libc().munmap(base, mapped)
-        raise OSError(code, f"[loader] mprotect: {os.strerror(code)}")
+    try:
+        _protect(base, mapped, round_up(layout.text_size, layout.page))
+    except OSError:
+        _unmap(base, mapped)
+        raise
     return LoadedImage(base, mapped, dict(layout.entries), layout.target_key)
+
+
+def map_checked(descriptor: int, offset: int, size: int, digest: bytes) -> LoadedImage:
+    """Map the image in `size` bytes at `offset` of an open file, whose SHA-256 must be `digest`.
+
+    The digest is taken over the mapping itself, so that what was checked is what runs. Where pages of that
+    file cannot be executed (a file system mounted noexec, a file of another page size), they are copied.
+    Raises ValueError for another digest, FormatError for bytes that are no image, OSError.
+    """
+    if not 0 < size <= MAX_SIZE:
+        raise FormatError(f"[image] a code image cannot have {size} bytes.")
+    lead = offset % mmap.PAGESIZE
+    base = _mmap(lead + size, _READ, _PRIVATE, descriptor, offset - lead)
+    try:
+        view = memoryview((ctypes.c_uint8 * size).from_address(base + lead)).cast("B")
+        if hashlib.sha256(view).digest() != digest:
+            raise ValueError("it is damaged")
+        layout = read_layout(view, checksum=False)
+        if lead or layout.page % mmap.PAGESIZE or _arm_mac():
+            return _copied(view, base, lead + size)
+        start = base + layout.text_at
+        length, text = layout.total - layout.text_at, round_up(layout.text_size, layout.page)
+        try:
+            _protect(start, length, text)
+        except OSError:
+            return _copied(view, base, size)
+        _unmap(base, layout.text_at)  # the header has been read
+    except BaseException:
+        _unmap(base, lead + size)
+        raise
+    return LoadedImage(start, length, dict(layout.entries), layout.target_key)
+
+
+def _copied(view: memoryview, base: int, size: int) -> LoadedImage:
+    """The image in a mapping, loaded by copying; the mapping is given back."""
+    loaded = load(Image.from_bytes(view))
+    _unmap(base, size)
+    return loaded
 
 
 def _load_arm_mac(image: Image, size: int) -> LoadedImage:
@@ -104,6 +150,14 @@ def _load_arm_mac(image: Image, size: int) -> LoadedImage:
     libc.pthread_jit_write_protect_np(1)
     libc.sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(size))
     return LoadedImage(base, size, dict(image.entries), image.target_key)
+
+
+def _arm_mac() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def _unmap(base: int, size: int) -> None:
+    _libc().munmap(base, size)
 
 
 def _protect(base: int, size: int, text: int) -> None:

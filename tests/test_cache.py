@@ -139,3 +139,33 @@ def test_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert default().folder == tmp_path / "xdg" / "ingot"
     cache_module.default.cache_clear()
+
+
+def test_blobs_lie_at_the_asked_alignment(tmp_path):
+    cache = Cache(tmp_path, 1 << 20)
+    cache.put("image", "k", b"payload" * 10, alignment=4096)
+    assert entry(cache).stat().st_size == 4096 + 70 and cache.get("image", "k") == b"payload" * 10
+    seen = cache.use("image", "k", lambda file, at, size, _: (os.pread(file, size, at), at, size))
+    assert seen == (b"payload" * 10, 4096, 70)
+
+
+@pytest.mark.parametrize("offset", [0, 63, 71, 1 << 20, 0xFFFFFFFF])
+def test_headers_that_point_elsewhere(tmp_path, offset):
+    cache = Cache(tmp_path, 1 << 20)
+    cache.put("image", "k", b"payload" * 100)
+    data = bytearray(entry(cache).read_bytes())
+    data[40:44] = offset.to_bytes(4, "little")
+    entry(cache).write_bytes(data)
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert cache.get("image", "k") is None
+    assert cache.entries() == []
+
+
+def test_links_are_not_followed(tmp_path):
+    cache = Cache(tmp_path / "cache", 1 << 20)
+    cache.put("image", "k", b"payload")
+    entry(cache).rename(tmp_path / "elsewhere")
+    cache.path("image", "k").symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(RuntimeWarning, match="ignores"):
+        assert cache.get("image", "k") is None
+    assert (tmp_path / "elsewhere").exists()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from ingot.lowering.program import Program
 from ingot.runtime import cache, profile
 from ingot.runtime.executable import Executable, executable
 from ingot.runtime.interpreter import InterpretedGraph
+from ingot.runtime.recent import Recent
 from ingot.tracer import dtypes
 from ingot.tracer.array import Value, leaf
 from ingot.tracer.aval import Aval
@@ -327,12 +331,105 @@ def test_an_entry_of_another_format_is_lowered_again(tmp_path: Path, monkeypatch
 
     own = cache.Cache(tmp_path, 1 << 20)
     monkeypatch.setattr(module.disk, "default", lambda: own)
-    monkeypatch.setattr(module, "_programs", {})
+    monkeypatch.setattr(module, "_programs", Recent(8))
     graph = scaled()
     executable(graph)
     for path in tmp_path.glob("*.program"):
         own.put("program", path.stem, msgpack.packb({"format": 0}))
-    monkeypatch.setattr(module, "_programs", {})
+    monkeypatch.setattr(module, "_programs", Recent(8))
     built = profile.counters.programs_built
     executable(graph)
     assert profile.counters.programs_built == built + 1
+
+
+def shifted(k: int) -> Graph:
+    b = GraphBuilder("shifted", [Aval((4,), F32)])
+    (y,) = b.add(ew.Add(), [0, Literal(k + 0.5, F32)])
+    (y,) = b.add(ew.Mul(), [y, 0])
+    return b.finish([y])
+
+
+def test_tables_keep_what_was_used_last() -> None:
+    class Thing:
+        pass
+
+    table: Recent[Thing] = Recent(2)
+    a, b, c = Thing(), Thing(), Thing()
+    assert table.add("a", a) is a and table.add("b", b) is b and table.get("a") is a
+    assert table.add("c", c) is c and len(table) == 2
+    assert table.add("b", Thing()) is b, "a value in use elsewhere is found again"
+    assert table.get("a") is a and len(table) == 2
+    del c  # in neither: the last two were b and a
+    assert table.get("c") is None and table.get("d") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+def test_code_that_nobody_uses_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingot.runtime import executable as module
+
+    def mappings() -> int:
+        return sum(1 for line in Path("/proc/self/maps").read_text().splitlines() if " r-xp " in line)
+
+    own = cache.Cache(tmp_path, 1 << 28)
+    monkeypatch.setattr(module.disk, "default", lambda: own)
+    monkeypatch.setattr(module, "_programs", Recent(10))
+    monkeypatch.setattr(module, "_images", Recent(10))
+    x = numbers(4)
+    kept, start = {}, mappings()
+    for k in range(300):
+        made = executable(shifted(k))
+        np.testing.assert_array_equal(made(values(x))[0].view, (x + np.float32(k + 0.5)) * x)
+        if k % 50 == 0:
+            kept[k] = made
+        assert mappings() <= start + 10 + 2 * len(kept) + 3
+    for k, made in kept.items():
+        np.testing.assert_array_equal(made(values(x))[0].view, (x + np.float32(k + 0.5)) * x)
+        again = executable(shifted(k))
+        assert again.code.images[0] is made.code.images[0]
+    assert len(module._programs) == len(module._images) == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_executables_work_after_a_fork() -> None:
+    """Also when another thread, which the child does not have, held every lock."""
+    from ingot.runtime import executable as module
+    from ingot.runtime.storage import pool
+
+    made, mixed = executable(scaled()), executable(with_host_call())
+    x = numbers(5, 3)
+    want = made(values(x))[1].view.copy()
+    locks = [module._programs._lock, module._images._lock, cache.default()._lock, pool._lock]
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        for lock in locks:
+            lock.acquire()
+        held.set()
+        done.wait()
+        for lock in locks:
+            lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            signal.alarm(20)
+            np.testing.assert_array_equal(made(values(x))[1].view, want)
+            np.testing.assert_allclose(mixed(values(x[:, 0]))[0].view, np.exp(x[:, 0] * 0.5) + 1, rtol=1e-6)
+            fresh = executable(shifted(7777))
+            np.testing.assert_array_equal(fresh(values(x[0:1, 0].repeat(4)))[0].view.shape, (4,))
+            from_pool = pool.empty((3000,), np.dtype(np.float32))
+            from_pool[...] = 1
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(made(values(x))[1].view, want)

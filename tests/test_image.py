@@ -20,8 +20,11 @@ from ingot.lowering.llvm import codegen, target
 from ingot.lowering.llvm.elf import LinkError, flatten
 from ingot.lowering.loop import Convert, const, math_call
 from ingot.lowering.loop_builder import Builder
+from ingot.runtime import cache as disk
+from ingot.runtime import loader
+from ingot.runtime.cache import Cache
 from ingot.runtime.kernel_call import call_kernel
-from ingot.runtime.loader import load, map_file
+from ingot.runtime.loader import load, map_checked, map_file
 from ingot.tracer.errors import FormatError
 
 HOST = target.host()
@@ -120,16 +123,107 @@ def test_map_file(image, tmp_path):
         map_file(tmp_path / "absent")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
-def test_pages_are_never_writable_and_executable(image):
-    loaded = load(image)
-    base = loaded.address("first") - image.entries["first"]
+def protections(start: int, size: int) -> dict[int, tuple[str, str]]:
+    """{address: (protection, file)} of the mappings of this process in [start, start + size)."""
     seen = {}
     with open("/proc/self/maps") as maps:
         for line in maps:
-            start, rest = line.split("-", 1)
-            seen[int(start, 16)] = rest.split()[1]
-    assert seen[base] == "r-xp" and seen[base + image.rodata_distance] == "r--p"
+            fields = line.split(maxsplit=5)
+            begin = int(fields[0].split("-")[0], 16)
+            if start <= begin < start + size:
+                seen[begin] = fields[1], fields[5].strip() if len(fields) > 5 else ""
+    return seen
+
+
+needs_maps = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+
+
+@needs_maps
+def test_pages_are_never_writable_and_executable(image):
+    loaded = load(image)
+    base = loaded.address("first") - image.entries["first"]
+    seen = protections(base, image.mapped_size)
+    assert seen[base] == ("r-xp", "") and seen[base + image.rodata_distance] == ("r--p", "")
+
+
+@needs_maps
+@pytest.mark.parametrize("alignment", [loader.PAGE, 64])
+def test_cached_images_are_mapped_where_they_are_aligned(image, tmp_path, alignment):
+    cache = Cache(tmp_path, 1 << 20)
+    cache.put("image", "k", image.to_bytes(), alignment)
+    loaded = cache.use("image", "k", map_checked)
+    check(loaded)
+    base = loaded.address("first") - image.entries["first"]
+    seen = protections(base - 4096, image.mapped_size + 8192)
+    file = str(cache.path("image", "k")) if alignment == loader.PAGE else ""
+    assert seen[base] == ("r-xp", file) and seen[base + image.rodata_distance] == ("r--p", file)
+    with open("/proc/self/maps") as maps:
+        lines = [line for line in maps if str(tmp_path) in line]
+    assert len(lines) == (2 if file else 0), "the header stays mapped"
+    cache.clear()
+    cache.put("image", "k", bytes(100))
+    check(loaded)  # a removed file lives as long as its mapping
+    loaded.unload()
+    assert base not in protections(base, image.mapped_size)
+
+
+@needs_maps
+def test_images_on_file_systems_without_execution_are_copied(image, tmp_path, monkeypatch):
+    protect, refused = loader._protect, []
+
+    def refuse(base, size, text):
+        if not refused:
+            refused.append(base)
+            raise PermissionError(13, "noexec")
+        protect(base, size, text)
+
+    cache = Cache(tmp_path, 1 << 20)
+    cache.put("image", "k", image.to_bytes(), loader.PAGE)
+    monkeypatch.setattr(loader, "_protect", refuse)
+    loaded = cache.use("image", "k", map_checked)
+    assert refused
+    check(loaded)
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path) not in maps.read()
+
+
+@needs_maps
+def test_damaged_cached_images_are_never_mapped(image, tmp_path, recwarn):
+    data, rng = image.to_bytes(), random.Random(2)
+    cache = Cache(tmp_path, 1 << 20)
+    disk._warned.clear()
+    for case in range(60):
+        cache.put("image", "k", data, loader.PAGE)
+        path = cache.path("image", "k")
+        stored = bytearray(path.read_bytes())
+        if case % 3 == 0:
+            stored = stored[: rng.randrange(len(stored))]
+        elif case % 3 == 1:
+            stored[rng.randrange(loader.PAGE, len(stored))] ^= 1 << rng.randrange(8)
+        else:
+            stored += bytes(rng.randrange(1, 9000))
+        path.write_bytes(stored)
+        assert cache.use("image", "k", map_checked) is None and not path.exists()
+    cache.put("image", "k", b"no image, but its digest is right", loader.PAGE)
+    assert cache.use("image", "k", map_checked) is None
+    assert sum("ignores" in str(w.message) for w in recwarn) == 1
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path) not in maps.read()
+
+
+@needs_maps
+def test_unused_images_are_unmapped(image, tmp_path):
+    cache = Cache(tmp_path, 1 << 20)
+    cache.put("image", "k", image.to_bytes(), loader.PAGE)
+    for _ in range(3):
+        loaded = cache.use("image", "k", map_checked)
+        loaded.unload_when_unused()
+    with open("/proc/self/maps") as maps:
+        assert sum(str(tmp_path) in line for line in maps) == 2
+    check(loaded)
+    del loaded
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path) not in maps.read()
 
 
 LOADER = """
