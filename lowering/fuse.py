@@ -20,7 +20,7 @@ from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal, Node, Operand
 from ingot.tracer.primitives.index import DynamicSlice, Gather
-from ingot.tracer.primitives.shape import BroadcastTo, OptimizationBarrier, Reshape, Reverse, Slice, Transpose
+from ingot.tracer.primitives.shape import BroadcastTo, Reshape, Reverse, Slice, Transpose
 
 CHEAP = 2
 """Instructions up to which a value is computed again in each group that uses it, rather than stored."""
@@ -66,8 +66,6 @@ class _Fuser:
         self.aliases: dict[int, int] = {}
 
     def kind(self, node: Node) -> str:
-        if isinstance(node.primitive, OptimizationBarrier):
-            return "view"
         avals = [self.graph.aval_of(o) for o in node.operands]
         return rules.kind_of(node.primitive, avals, [self.graph.avals[r] for r in node.results])
 

@@ -130,6 +130,17 @@ def check(graph: Graph, *sizes: dict[str, int], tolerance: float = 0.0) -> None:
             np.testing.assert_allclose(x.astype(np.float64), y.astype(np.float64), tolerance, tolerance)
 
 
+def test_barriers_of_complex_numbers() -> None:
+    graph = graph_of([Aval((B, 7), BF16)], [(ew.ConvertElementType(dtypes.complex64), (0,)),
+                                            (sh.OptimizationBarrier(), (1, 0))], [2, 3])  # fmt: skip
+    made = executable(graph)
+    x = np.arange(14).reshape(2, 7).astype(BF16.numpy)
+    got, same = native(made, [x])
+    assert (
+        got.dtype == np.complex64 and np.array_equal(got, x.astype(np.complex64)) and np.array_equal(same, x)
+    )
+
+
 def test_contraction_without_rows_columns_or_sums() -> None:
     scalars, vector = Aval((), F32), Aval((12,), F32)
     batch = ((0,), (0,))
