@@ -70,7 +70,8 @@ class Pool:
                 self.free_bytes -= size
                 return found.pop()
         try:
-            memory = mmap.mmap(-1, size)
+            # private, or a forked child would write into the memory of its parent
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             with self._lock:
                 self.active_bytes -= size

@@ -1,6 +1,7 @@
 """The buffer pool: alignment, recycling, bounds."""
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -74,3 +75,15 @@ def test_threads():
         t.join()
     gc.collect()
     assert not errors and pool.active_bytes == 0
+
+
+def test_a_forked_child_has_its_own_memory():
+    pool = Pool()
+    x = pool.empty((1 << 20,), np.dtype("f4"))
+    x[...] = 1
+    child = os.fork()
+    if child == 0:
+        x[...] = 99
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (x == 1).all()
