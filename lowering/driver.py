@@ -11,6 +11,9 @@ runs the same code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import Writer
@@ -278,14 +281,22 @@ class _Entry(_Function):
         self.arguments = self.w.allocate(f"alloca [{max(most, 1)} x ptr], align 16", "buffers")
         params = max((len(k.params) for k in program.kernels), default=1)
         self.params = self.w.allocate(f"alloca [{max(params, 1)} x i64], align 16", "params")
+        self.blocks: list[_Block] = []
+        for code in program.kernels:
+            if code.parallel is not None:
+                self.extent(code.parallel)  # here, where the blocks of all steps see it
         if program.kernels:
             self.kernels = self.context("kernels")
             self.parallel_for = self.context("parallel_for")
             self.threaded = self.w.op(f"icmp ne ptr {self.parallel_for}, null")
         self.poll = self.context("poll")
         self.polls = self.w.op(f"icmp ne ptr {self.poll}, null")
+        self.weights = self.iteration_weights()
         for number, step in enumerate(program.steps):
-            self.step(number, step)
+            if step.mark:
+                self.marked(number, step)
+            else:
+                self.step(number, step)
         self.w.do("ret i32 0")
 
     def text(self, signature: str = "@entry(ptr %ctx, ptr %inputs, ptr %outputs)") -> str:
@@ -354,6 +365,11 @@ class _Entry(_Function):
         w.do(f"store i32 {number}, ptr {slot}")
         w.do(f"ret i32 {code}")
         w.start(fine)
+        if not any(block.mark == "while" for block in self.blocks):  # loops ask at their end
+            self.ask_whether_to_go_on()
+
+    def ask_whether_to_go_on(self) -> None:
+        w = self.w
         ask, on = w.fresh("ask"), w.fresh("on")
         w.do(f"br i1 {self.polls}, label %{ask}, label %{on}")
         w.start(ask)
@@ -363,3 +379,108 @@ class _Entry(_Function):
         w.start(leave)
         w.do(f"ret i32 {stop}")
         w.start(on)
+
+    # -- blocks -------------------------------------------------------------------------------------
+
+    def marked(self, number: int, step: Step) -> None:
+        """Begin, go on with or end a block."""
+        w = self.w
+        match step.mark:
+            case "while":
+                self.begin_loop(number, step)
+            case "if":
+                then, otherwise, after = w.fresh("then"), w.fresh("otherwise"), w.fresh("after")
+                w.do(f"br i1 {self.predicate(step)}, label %{then}, label %{otherwise}")
+                w.start(then)
+                self.blocks.append(_Block("if", otherwise, after))
+            case "do":
+                body, block = w.fresh("body"), self.blocks[-1]
+                w.do(f"br i1 {self.predicate(step)}, label %{body}, label %{block.after}")
+                w.start(body)
+            case "else":
+                block = self.blocks[-1]
+                w.do(f"br label %{block.after}")
+                w.start(block.again)
+            case "end":
+                block = self.blocks.pop()
+                if block.mark == "while":
+                    self.end_loop(block)
+                else:
+                    w.do(f"br label %{block.after}")
+                w.start(block.after)
+
+    def predicate(self, step: Step) -> str:
+        byte = self.w.op(f"load i8, ptr {self.pointers[step.buffers[0]]}")
+        return self.w.op(f"icmp ne i8 {byte}, 0")
+
+    def begin_loop(self, number: int, step: Step) -> None:
+        """The pointers of the state are kept in memory, from where each iteration reads them."""
+        w = self.w
+        again, after = w.fresh("again"), w.fresh("after")
+        kept = [w.allocate("alloca ptr", "state") for _ in step.buffers]
+        worked = w.allocate("alloca i64", "worked")
+        w.do(f"store i64 0, ptr {worked}")
+        for slot, buffer in zip(kept, step.buffers, strict=True):
+            w.do(f"store ptr {self.pointers[buffer]}, ptr {slot}")
+        w.do(f"br label %{again}")
+        w.start(again)
+        for slot, buffer in zip(kept, step.buffers, strict=True):
+            self.pointers[buffer] = w.op(f"load ptr, ptr {slot}")
+        self.blocks.append(_Block("while", again, after, step.buffers, kept, worked, self.weights[number]))
+
+    def end_loop(self, block: _Block) -> None:
+        """Exchange the pairs of the state; ask whether to go on when enough was done since the last time."""
+        w = self.w
+        for a in range(0, len(block.kept), 2):
+            first, second = (self.pointers[b] for b in block.pairs[a : a + 2])
+            w.do(f"store ptr {second}, ptr {block.kept[a]}")
+            w.do(f"store ptr {first}, ptr {block.kept[a + 1]}")
+        worked = w.op(f"add i64 {w.op(f'load i64, ptr {block.worked}')}, {block.weight}")
+        w.do(f"store i64 {worked}, ptr {block.worked}")
+        enough = w.fresh("enough")
+        w.do(f"br i1 {w.op(f'icmp ugt i64 {worked}, {_ASK_AFTER}')}, label %{enough}, label %{block.again}")
+        w.start(enough)
+        w.do(f"store i64 0, ptr {block.worked}")
+        self.ask_whether_to_go_on()
+        w.do(f"br label %{block.again}")
+
+    def iteration_weights(self) -> dict[int, str]:
+        """For each loop, by the number of its first step, how much an iteration does, in bytes."""
+        found: dict[int, str] = {}
+        opened: list[int] = []
+        for number, step in enumerate(self.program.steps):
+            if step.mark in ("while", "if"):
+                opened.append(number)
+                found[number] = str(_STEP)
+            elif step.mark == "end":
+                opened.pop()
+            elif not step.mark and opened:
+                work = str(_STEP)
+                for buffer in step.buffers:
+                    nbytes = self.extent(self.program.buffers[buffer].aval.nbytes)
+                    work = self.w.op(f"add i64 {work}, {nbytes}")
+                for start in opened:
+                    found[start] = self.w.op(f"add i64 {found[start]}, {work}")
+        return found
+
+
+_STEP = 256
+"""What a step counts as besides the bytes that it reads and writes."""
+_ASK_AFTER = 1 << 21
+"""The bytes after which a loop asks whether to go on: some milliseconds at most."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """`while` or `if`, the label of its condition or of its second branch, and that of what follows.
+
+    Of a loop also the buffers that are exchanged, where their pointers are kept, the bytes since it last
+    asked whether to go on, and those of an iteration."""
+
+    mark: str
+    again: str
+    after: str
+    pairs: tuple[int, ...] = ()
+    kept: Sequence[str] = ()
+    worked: str = ""
+    weight: str = "0"

@@ -2,60 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ingot.lowering.program import Buffer
 from ingot.tracer import dims
+from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
-from ingot.tracer.graph import Graph
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`number` finds the buffer of a graph value; `slots` are the sizes of the workspace's parts in bytes."""
+    """`number` finds the buffer of a value; `slots` are the sizes of the workspace's parts in bytes."""
 
     buffers: tuple[Buffer, ...]
     number: dict[int, int]
     slots: tuple[Extent, ...]
 
 
-def plan(graph: Graph, steps: Sequence[Sequence[int]], written: Iterable[int]) -> Plan:
-    """Buffers for the values that the steps use, in order. `written` are the values that steps compute.
+def plan(
+    avals: Sequence[Aval], places: Mapping[int, tuple[str, int]], steps: Sequence[tuple[str, Sequence[int]]]
+) -> Plan:
+    """Buffers for the values that the steps use, in order.
 
-    A value that is no output gets a slot of the workspace from its first to its last use; a free slot of
-    the same size is used again.
+    avals: of each value. places: place and index of inputs, constants and outputs; the others share the
+    workspace: each has a slot from its first to its last use, then the slot is used again for a value of the
+    same size. steps: mark (see `program.Step`) and values of each.
     """
-    n_inputs = len(graph.inputs)
-    outputs = {value: i for i, value in enumerate(graph.outputs) if isinstance(value, int)}
-    last = {value: at for at, values in enumerate(steps) for value in values}
-    produced = set(written)
+    last = _lives(steps)
+    ends: dict[int, list[int]] = {}
+    for value, at in last.items():
+        ends.setdefault(at, []).append(value)
     buffers: list[Buffer] = []
     number: dict[int, int] = {}
     slots: list[Extent] = []
     free: list[int] = []
-
-    def place(value: int) -> Buffer:
-        aval = graph.avals[value]
-        if value < n_inputs:
-            return Buffer("input", value, aval)
-        if value < graph.first_result:
-            return Buffer("constant", value - n_inputs, aval)
-        if value in outputs:
-            return Buffer("output", outputs[value], aval)
-        assert value in produced, f"value {value} is used, but no step computes it"
-        return Buffer("workspace", _slot(aval.nbytes, slots, free), aval)
-
-    for at, values in enumerate(steps):
+    for at, (_, values) in enumerate(steps):
         for value in values:
-            if value not in number:
-                number[value] = len(buffers)
-                buffers.append(place(value))
-        for value in dict.fromkeys(values):
+            if value in number:
+                continue
+            place, index = places.get(value) or ("workspace", _slot(avals[value].nbytes, slots, free))
+            number[value] = len(buffers)
+            buffers.append(Buffer(place, index, avals[value]))
+        for value in ends.get(at, ()):
             buffer = buffers[number[value]]
-            if last[value] == at and buffer.place == "workspace":
+            if buffer.place == "workspace":
                 free.append(buffer.index)
     return Plan(tuple(buffers), number, tuple(slots))
+
+
+def _lives(steps: Sequence[tuple[str, Sequence[int]]]) -> dict[int, int]:
+    """The last step that needs each value."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for at, (_, values) in enumerate(steps):
+        for value in values:
+            first.setdefault(value, at)
+            last[value] = at
+    for start, end in _loops(steps):  # what comes from outside is needed by every iteration
+        for value, at in last.items():
+            if first[value] <= start <= at < end:
+                last[value] = end
+    for mark, values in steps:
+        if mark == "while":  # the memory of a pair is exchanged, so the result may lie in either
+            for a, b in zip(values[::2], values[1::2], strict=True):
+                last[a] = last[b] = max(last[a], last[b])
+    return last
+
+
+def _loops(steps: Sequence[tuple[str, Sequence[int]]]) -> list[tuple[int, int]]:
+    """First and last step of each loop, inner ones first."""
+    found: list[tuple[int, int]] = []
+    opened: list[tuple[int, str]] = []
+    for at, (mark, _) in enumerate(steps):
+        if mark in ("while", "if"):
+            opened.append((at, mark))
+        elif mark == "end":
+            start, kind = opened.pop()
+            if kind == "while":
+                found.append((start, at))
+    return found
 
 
 def _slot(size: Extent, slots: list[Extent], free: list[int]) -> int:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ingot.lowering import loop_verify, memory
+from ingot.lowering import loop_verify
+from ingot.lowering.assemble import assemble
 from ingot.lowering.driver import emit_driver
 from ingot.lowering.fuse import fuse
 from ingot.lowering.groups import Group
@@ -20,16 +21,15 @@ from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_text import print_kernel
-from ingot.lowering.program import MOST_BYTES, HostCall, KernelCode, Program, Step
+from ingot.lowering.program import MOST_BYTES, Program, depths
 from ingot.lowering.pull import producers
-from ingot.lowering.schedule import Scheduled, nodes_of, schedule
+from ingot.lowering.schedule import Scheduled, schedule
 from ingot.lowering.simplify.algebra import apply_rules
 from ingot.lowering.simplify.common import drop_dead, merge_common
 from ingot.lowering.simplify.inline import inline_calls
 from ingot.lowering.simplify.outputs import own_outputs
-from ingot.tracer import config, dims, facts
-from ingot.tracer.dims import Dim, Extent
-from ingot.tracer.graph import Graph, Literal, Node, Operand
+from ingot.tracer import config, facts
+from ingot.tracer.graph import Graph, Literal, Operand
 from ingot.tracer.text import print_graph
 
 GraphPass = Callable[[Graph], Graph]
@@ -90,6 +90,17 @@ def lower(graph: Graph, target: Target) -> Program:
 
 
 def _lowered(graph: Graph, target: Target, log: _Log) -> Program:
+    parts = _parts(graph, target, log)
+    with log.timed("plan"):
+        program = assemble(
+            graph, parts, target, lambda g: _simplified(g, log), lambda g: _parts(g, target, log)
+        )
+    log.show("plan", lambda: show_plan(program))
+    return program
+
+
+def _parts(graph: Graph, target: Target, log: _Log) -> list[Scheduled | Group]:
+    """The kernels and host calls of a simplified graph."""
     with log.timed("fuse"):
         groups = fuse(graph)
     log.show("fuse", lambda: show_groups(graph, groups))
@@ -102,10 +113,7 @@ def _lowered(graph: Graph, target: Target, log: _Log) -> Program:
     log.show(
         "schedule", lambda: "\n".join(print_kernel(p.built.kernel) for p in parts if isinstance(p, Scheduled))
     )
-    with log.timed("plan"):
-        program = _program(graph, parts, target)
-    log.show("plan", lambda: show_plan(program))
-    return program
+    return parts
 
 
 def scheduled(graph: Graph, groups: Sequence[Group], target: Target) -> list[Scheduled | Group]:
@@ -149,69 +157,6 @@ def _simplified(graph: Graph, log: _Log) -> Graph:
     return graph
 
 
-# -- program ----------------------------------------------------------------------------------------
-
-
-def _program(graph: Graph, parts: Sequence[Scheduled | Group], target: Target) -> Program:
-    kernels: list[KernelCode] = []
-    hosts: list[HostCall] = []
-    values: list[tuple[int, ...]] = []
-    calls: list[tuple[int | None, int | None]] = []
-    written: set[int] = set()
-    for part in parts:
-        if isinstance(part, Group):
-            node = producers(graph)[part.roots[0]]
-            values.append((*(o for o in node.operands if isinstance(o, int)), *part.roots))
-            calls.append((None, len(hosts)))
-            hosts.append(_host_call(graph, node))
-            written.update(part.roots)
-        else:
-            values.append(part.buffers)
-            calls.append((len(kernels), None))
-            kernels.append(_kernel_code(graph, part))
-            written.update(part.group.roots)
-    plan = memory.plan(graph, values, written)
-    steps = tuple(
-        Step(kernel, host, tuple(plan.number[v] for v in used))
-        for (kernel, host), used in zip(calls, values, strict=True)
-    )
-    return Program(
-        name=graph.name,
-        target_key=target.key,
-        symbols=graph.dims,
-        guards=graph.guards,
-        inputs=graph.inputs,
-        constants=tuple(c.aval for c in graph.constants),
-        outputs=graph.output_avals,
-        buffers=plan.buffers,
-        slots=plan.slots,
-        extents=_extents(graph),
-        kernels=tuple(kernels),
-        hosts=tuple(hosts),
-        steps=steps,
-    )
-
-
-def _extents(graph: Graph) -> tuple[Extent, ...]:
-    """All symbolic expressions of a graph and their parts, each once; not the symbols themselves."""
-    found: dict[int, Dim] = {}
-
-    def visit(value: object) -> None:
-        if isinstance(value, tuple):
-            for item in value:
-                visit(item)
-        elif isinstance(value, Dim) and value.op != "symbol" and id(value) not in found:
-            parts = value.operands if value.op != "+" else tuple(a for _, p in value.terms for a, _ in p)
-            visit(parts)
-            found[id(value)] = value
-
-    for aval in graph.avals:
-        visit((*aval.shape, aval.size))
-    for node in graph.nodes:
-        visit(tuple(node.primitive.params().values()))
-    return tuple(found.values())
-
-
 def _check_sizes(graph: Graph) -> None:
     """Raise MemoryError for values that are too large to address; `prepare` checks the symbolic ones."""
     for aval in graph.avals:
@@ -220,61 +165,6 @@ def _check_sizes(graph: Graph) -> None:
             nbytes *= max(n, 1) if isinstance(n, int) else 1
         if nbytes > MOST_BYTES:
             raise MemoryError(f"[{graph.name}] a value of {aval!r} is too large.")
-
-
-def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
-    nbytes: Extent = 0
-    for value in part.buffers:
-        nbytes = nbytes + graph.avals[value].nbytes
-    elements = dims.product(part.group.space)
-    flops = elements * max(part.cost, 1)
-    if part.group.kind == "dot":
-        flops = _dot_flops(graph, part.group) + elements * part.cost
-    built = part.built
-    return KernelCode(
-        name=built.kernel.name,
-        text=print_kernel(built.kernel),
-        params=built.params,
-        parallel=built.parallel,
-        primitives=part.primitives,
-        lines=_lines(graph, part),
-        nbytes=nbytes,
-        flops=flops,
-        loop=built.kernel,
-    )
-
-
-def _dot_flops(graph: Graph, group: Group) -> Extent:
-    from ingot.tracer.primitives.contract import DotGeneral
-
-    total: Extent = 0
-    for root in group.roots:
-        node = producers(graph)[root]
-        if isinstance(node.primitive, DotGeneral):
-            shape = graph.aval_of(node.operands[0]).shape
-            summed = dims.product([shape[a] for a in node.primitive.contract[0]])
-            total = total + dims.product(group.space) * summed * 2
-    return total
-
-
-def _lines(graph: Graph, part: Scheduled) -> tuple[str, ...]:
-    """`file:line` of every node in a kernel, in order of first use."""
-    nodes = nodes_of(graph, part.group, part.buffers)
-    return tuple(dict.fromkeys(str(node.location) for node in nodes if node.location is not None))
-
-
-def _host_call(graph: Graph, node: Node) -> HostCall:
-    """The node as a graph of its own, whose inputs are the operands that are no literals."""
-    inputs = [graph.avals[o] for o in node.operands if isinstance(o, int)]
-    count = iter(range(len(inputs)))
-    operands = tuple(next(count) if isinstance(o, int) else o for o in node.operands)
-    results = tuple(range(len(inputs), len(inputs) + len(node.results)))
-    single = Graph(
-        node.primitive.name, tuple(inputs), (), (Node(node.primitive, operands, results),), results,
-        graph.dims, graph.guards,
-    )  # fmt: skip
-    lines = () if node.location is None else (str(node.location),)
-    return HostCall(node.primitive.name, print_graph(single), lines)
 
 
 # -- text -------------------------------------------------------------------------------------------
@@ -297,13 +187,15 @@ def show_groups(graph: Graph, groups: Sequence[Group]) -> str:
 def show_plan(program: Program) -> str:
     """The steps with their buffers."""
     lines = []
-    for step in program.steps:
-        name = (
-            program.hosts[step.host].name if step.host is not None else program.kernels[step.kernel or 0].name
-        )
+    for step, depth in zip(program.steps, depths(program.steps), strict=True):
+        name = step.mark
+        if step.host is not None:
+            name = f"host {program.hosts[step.host].name}"
+        elif step.kernel is not None:
+            name = program.kernels[step.kernel].name
         used = [program.buffers[b] for b in step.buffers]
         shown = ", ".join(f"{b.place}{b.index}: {b.aval!r}" for b in used)
-        lines.append(f"{'host ' if step.host is not None else ''}{name}({shown})")
+        lines.append(f"{'  ' * depth}{name}({shown})")
     sizes = ", ".join(map(str, program.slots))
     return "\n".join([*lines, f"workspace: [{sizes}] bytes"])
 

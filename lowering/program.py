@@ -17,7 +17,7 @@ from ingot.tracer.errors import FormatError
 if TYPE_CHECKING:
     from ingot.lowering.loop import Kernel
 
-FORMAT = 2
+FORMAT = 3
 SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN, TOO_LARGE = 16, 17, 18, 19
 """Codes of the entry point `prepare` besides FAIL_GUARD: a shape that does not fit, a dim out of its range, a
 dim that stays unknown, sizes that are negative or beyond 64 bits."""
@@ -70,11 +70,18 @@ class HostCall:
 
 @dataclass(frozen=True)
 class Step:
-    """A kernel (`kernel` counts in the program's kernels) or a host call (`host`), on buffers by number."""
+    """A kernel (`kernel` counts in the program's kernels), a host call (`host`) or a mark, on buffers by
+    number.
+
+    Marks make blocks of the steps between them, as in `while A do B end` and `if A else B end`. The buffer
+    of `do` and `if` is the predicate; those of `while` are pairs whose memory is exchanged after every
+    iteration: the state, and where B writes the next one.
+    """
 
     kernel: int | None
     host: int | None
     buffers: tuple[int, ...]
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ class Program:
                 for k in self.kernels
             ],
             "hosts": [[h.name, h.text, list(h.lines)] for h in self.hosts],
-            "steps": [[s.kernel, s.host, list(s.buffers)] for s in self.steps],
+            "steps": [[s.kernel, s.host, list(s.buffers), s.mark] for s in self.steps],
         }  # fmt: skip
 
     @staticmethod
@@ -166,8 +173,18 @@ class Program:
             tuple(read.extent(n) for n in data["extents"]),
             kernels,
             tuple(HostCall(name, text, tuple(lines)) for name, text, lines in data["hosts"]),
-            tuple(Step(kernel, host, tuple(buffers)) for kernel, host, buffers in data["steps"]),
+            tuple(Step(kernel, host, tuple(buffers), mark) for kernel, host, buffers, mark in data["steps"]),
         )  # fmt: skip
+
+
+def depths(steps: Sequence[Step]) -> list[int]:
+    """How many blocks each step is in; a mark counts as outside of the blocks that it opens and closes."""
+    found, depth = [], 0
+    for step in steps:
+        depth -= step.mark in ("do", "else", "end")
+        found.append(depth)
+        depth += step.mark in ("while", "do", "if", "else")
+    return found
 
 
 def _out(extent: Extent) -> int | str:

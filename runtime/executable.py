@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,7 @@ _pointer = ctypes.c_void_p
 _PREPARE = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer, _pointer)
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer)
 _HOST_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, ctypes.c_int64, _pointer, _pointer)
+_POLL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer)
 
 
 def _kernel_image(code: KernelCode, target: Target) -> loader.LoadedImage:
@@ -190,8 +191,29 @@ class _Frame:
         if program.hosts:
             self.callback = _HOST_CALL(self._host_call)
             self.context.host_call = ctypes.cast(self.callback, ctypes.c_void_p).value
+        if any(step.mark == "while" for step in program.steps):
+            self.watch = self._watch()
+            next(self.watch)
+            self.poll = _POLL(self.watch.send)
+            self.context.poll = ctypes.cast(self.poll, ctypes.c_void_p).value
         self.program = program
         self.hosts = owner.host_graphs if program.hosts else []
+
+    def _watch(self) -> Generator[int, int, None]:
+        """Answers whether a program that loops shall stop. Python runs the handlers of signals when it is
+        asked, and what they raise, as for Ctrl-C, is raised here, within the `try`: a function that native
+        code calls would lose an exception from before its first line."""
+        code = 0
+        while True:
+            try:
+                while True:
+                    yield code
+                    code = 0
+            except GeneratorExit:
+                return
+            except BaseException as error:  # noqa: BLE001  (a callback may not raise)
+                self.raised = error
+                code = _HOST_RAISED
 
     def _host_call(self, context: int, index: int, buffers: int, params: int) -> int:
         """Evaluate a primitive on the memory of the running program; exceptions wait until the program has

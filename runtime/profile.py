@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ingot.lowering.llvm.target import Target, current
-from ingot.lowering.program import KernelCode, Program
+from ingot.lowering.program import KernelCode, Program, depths
 from ingot.tracer.dims import Extent
 
 
@@ -32,10 +32,12 @@ counters = Counters()
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One step of a program: a native kernel, or a host call (`native` is False), which the interpreter runs.
+    """One step of a program: a native kernel, a host call (`native` is False), which the interpreter runs, or
+    a mark of native control flow: `while`, `do`, `if`, `else`, `end`.
 
-    `primitives` counts what was fused; `lines` are the user's `file:line`; `nbytes` and `flops` are extents
-    over the program's dims; `loop` is the kernel's loop IR.
+    `depth` says in how many blocks of loops and branches it is. `primitives` counts what was fused; `lines`
+    are the user's `file:line`; `nbytes` and `flops` are extents over the program's dims;
+    `loop` is the kernel's loop IR.
     """
 
     name: str
@@ -45,6 +47,7 @@ class StepInfo:
     nbytes: Extent
     flops: Extent
     loop: str
+    depth: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data; symbolic extents as text."""
@@ -56,23 +59,26 @@ class StepInfo:
             "bytes": self.nbytes if isinstance(self.nbytes, int) else str(self.nbytes),
             "flops": self.flops if isinstance(self.flops, int) else str(self.flops),
             "loop": self.loop,
+            "depth": self.depth,
         }
 
 
 def steps(program: Program) -> list[StepInfo]:
     """The steps of a program in the order in which they run."""
     found = []
-    for step in program.steps:
-        if step.host is not None:
+    for step, depth in zip(program.steps, depths(program.steps), strict=True):
+        if step.mark:
+            found.append(StepInfo(step.mark, True, (), (), 0, 0, "", depth))
+        elif step.host is not None:
             host = program.hosts[step.host]
             nbytes: Extent = 0
             for number in step.buffers:
                 nbytes = nbytes + program.buffers[number].aval.nbytes
-            found.append(StepInfo(host.name, False, ((host.name, 1),), host.lines, nbytes, 0, ""))
+            found.append(StepInfo(host.name, False, ((host.name, 1),), host.lines, nbytes, 0, "", depth))
         else:
             assert step.kernel is not None
             k = program.kernels[step.kernel]
-            found.append(StepInfo(k.name, True, k.primitives, k.lines, k.nbytes, k.flops, k.text))
+            found.append(StepInfo(k.name, True, k.primitives, k.lines, k.nbytes, k.flops, k.text, depth))
     return found
 
 

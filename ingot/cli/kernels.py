@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         program = lower(graph, target)
         chosen = []
         for row, step in zip(steps(program), program.steps, strict=True):
-            if (options.kernel or "") not in row["name"]:
+            if options.kernel and (step.mark or options.kernel not in row["name"]):
                 continue
             if step.kernel is not None:
                 row["text"] = _text(program.kernels[step.kernel], options)
@@ -48,8 +48,9 @@ def steps(program: Program) -> list[dict[str, Any]]:
     rows = []
     for info, step in zip(profile.steps(program), program.steps, strict=True):
         data = info.as_dict()
-        row = {"name": data["name"], "kind": "native" if info.native else "host"}
-        row |= {key: data[key] for key in ("primitives", "lines", "bytes", "flops")}
+        kind = "control" if step.mark else "native" if info.native else "host"
+        row = {"name": data["name"], "kind": kind}
+        row |= {key: data[key] for key in ("primitives", "lines", "bytes", "flops", "depth")}
         if step.host is not None:
             row["text"] = program.hosts[step.host].text
         rows.append(row)
@@ -57,16 +58,21 @@ def steps(program: Program) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """A line for each step, and how many are native and how many are not."""
-    cells = [(row["name"], row["kind"], fused(row["primitives"]), row["bytes"], row["flops"]) for row in rows]
+    """A line for each step, those of loops and branches indented, and how many are native and how many are
+    not."""
+    cells = [
+        ("  " * row["depth"] + row["name"], "", "", "", "") if row["kind"] == "control" else
+        ("  " * row["depth"] + row["name"], row["kind"], fused(row["primitives"]), row["bytes"], row["flops"])
+        for row in rows
+    ]  # fmt: skip
     lines = table(("kernel", "runs", "primitives", "bytes", "operations"), cells)
     return f"{lines}\n{counts(rows)}"
 
 
 def counts(rows: list[dict[str, Any]]) -> str:
     """`5 native kernels, 0 host calls`."""
-    native = sum(row["kind"] == "native" for row in rows)
-    return f"{_count(native, 'native kernel')}, {_count(len(rows) - native, 'host call')}"
+    kinds = [row["kind"] for row in rows]
+    return f"{_count(kinds.count('native'), 'native kernel')}, {_count(kinds.count('host'), 'host call')}"
 
 
 def fused(primitives: dict[str, int]) -> str:
@@ -97,6 +103,6 @@ def show(data: dict[str, Any]) -> str:
             if row["kind"] == "native":
                 where = "".join(f"\n; {line}" for line in row["lines"])
                 parts.append(f"; {row['name']}: {fused(row['primitives'])}{where}\n{row['text'].rstrip()}")
-            elif data["command"] == "kernels":
+            elif data["command"] == "kernels" and row["kind"] == "host":
                 parts.append(f"; {row['name']}: by the host, no native code\n{row['text'].rstrip()}")
     return "\n\n".join(parts)
