@@ -257,23 +257,29 @@ def simplified(plan: Plan) -> Plan:
     return Plan(extents, plan.reduced & extents.keys(), stages)
 
 
+_INNER = 8
+"""How much more an access counts that is done for each reduced index than one done once for all of them."""
+
+
 def vector_axis(plan: Plan) -> int | None:
     """The axis along which most accesses are contiguous; of equals the last."""
-    places = [p.place for p in plan.points() if isinstance(p, pt.Read)]
-    stores = [place for s in plan.stages for _, place, _ in (*s.stores, *s.after)]
+    reads = [(2, p.place) for p in plan.points() if isinstance(p, pt.Read)]
+    stores = [(3, place) for s in plan.stages for _, place, _ in (*s.stores, *s.after)]
+
+    def weight(place: Place) -> int:
+        return _INNER if not plan.reduced or place.axes & plan.reduced else 1
 
     def score(axis: int) -> tuple[int, int]:
         total = 0
-        for weight, group in ((2, places), (3, stores)):
-            for place in group:
-                if any(axis in p.axes for p, _ in place.loaded):
-                    total -= 1
-                else:
-                    c = place.coefficient(axis)
-                    total += weight if is_one(c) else 0 if dims.same(c, 0) else -weight
+        for value, place in (*reads, *stores):
+            if any(axis in p.axes for p, _ in place.loaded):
+                total -= weight(place)
+            else:
+                c = place.coefficient(axis)
+                total += weight(place) * (value if is_one(c) else 0 if dims.same(c, 0) else -value)
         extent = plan.extents[axis]
         if isinstance(extent, int) and extent < 4:
-            total -= 2
+            total -= 2 * _INNER
         return total, axis
 
     return max(plan.extents, key=score, default=None)
