@@ -91,10 +91,13 @@ def lower(graph: Graph, target: Target) -> Program:
 
 def _lowered(graph: Graph, target: Target, log: _Log) -> Program:
     parts = _parts(graph, target, log)
+
+    def simplify_inner(inner: Graph) -> Graph:
+        _check_sizes(inner)
+        return _simplified(inner, log)
+
     with log.timed("plan"):
-        program = assemble(
-            graph, parts, target, lambda g: _simplified(g, log), lambda g: _parts(g, target, log)
-        )
+        program = assemble(graph, parts, target, simplify_inner, lambda g: _parts(g, target, log))
     log.show("plan", lambda: show_plan(program))
     return program
 

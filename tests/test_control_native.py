@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import ingot as mx
 from ingot.cli.kernels import steps as rows
 from ingot.cli.kernels import summary
+from ingot.lowering import memory
 from ingot.lowering.program import Program, depths
 from ingot.runtime import profile
 from ingot.runtime.executable import Executable, executable
@@ -25,7 +26,11 @@ from ingot.runtime.interpreter import InterpretedGraph
 from ingot.tracer import dtypes
 from ingot.tracer.array import array, leaf
 from ingot.tracer.aval import Aval
-from ingot.tracer.dims import Dim
+from ingot.tracer.dims import Dim, Guard
+from ingot.tracer.errors import GuardError
+from ingot.tracer.graph import GraphBuilder
+from ingot.tracer.primitives.control import WhileLoop
+from ingot.tracer.primitives.elementwise import Add
 from ingot.tracer.trace import trace
 
 F32, I32 = dtypes.float32, dtypes.int32
@@ -394,3 +399,70 @@ def test_the_table_shows_blocks_indented() -> None:
     text = summary(rows(program))
     assert "\n  while" in text and "0 host calls" in text
     assert f"{len(program.kernels)} native kernels" in text
+
+
+def test_threads_run_one_loop_at_the_same_time() -> None:
+    def f(x: array, n: array) -> list[array]:
+        return [mx.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, s[1] * 0.5 + 1), (mx.array(0), x))[1]]
+
+    native = made(f, Aval((N,), F32), Aval((), I32))
+    found: dict[int, list[np.ndarray]] = {k: [] for k in range(4)}
+
+    def work(k: int) -> None:
+        for _ in range(20):
+            found[k].append(native([leaf(np.full(100 + k, k, np.float32)), leaf(scalar(3))])[0].view)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k, results in found.items():
+        assert len(results) == 20
+        for result in results:
+            np.testing.assert_array_equal(result, np.full(100 + k, k / 8 + 1.75, np.float32))
+
+
+def test_a_state_whose_shape_agrees_only_by_a_guard() -> None:
+    m = Dim("M", min=0, max=4096)
+    row = Aval((N,), F32)
+    going = trace(lambda x: [x.sum() < 100], [row], name="going", close=True).graph
+    body = trace(lambda x: [x * 2 + 1], [row], name="body", close=True).graph
+    b = GraphBuilder("f", [row, Aval((m,), F32)], ["x", "y"], [Guard("eq", N, m)])
+    (s,) = b.add(Add(), [0, 1])
+    (looped,) = b.add(WhileLoop(going, body, 0, 0), [1])
+    (total,) = b.add(Add(), [s, looped])
+    native = executable(b.finish([looped, total]))
+    x, y = floats(6), floats(6) + 1
+    z = y
+    while z.sum() < 100:
+        z = z * 2 + 1
+    got = native([leaf(x), leaf(y)])
+    np.testing.assert_allclose(got[0].view, z, rtol=1e-6)
+    np.testing.assert_allclose(got[1].view, x + y + z, rtol=1e-6)
+    with pytest.raises(GuardError):
+        native([leaf(x), leaf(y[:5])])
+
+
+def test_a_loop_that_changes_nothing() -> None:
+    def f(x: array, p: array) -> list[array]:
+        return [mx.while_loop(lambda s: p > 0, lambda s: s, x)]
+
+    check(f, [Aval((N,), F32), Aval((), I32)], [floats(5), scalar(0)])
+
+
+def test_memory_of_the_outside_survives_every_iteration() -> None:
+    """A value that only the first step of the body reads is still there in the next iteration."""
+    avals = [Aval((8,), F32)] * 6
+    steps = [
+        ("", (0, 1)),
+        ("while", (2, 3)),
+        ("", (2, 4)),
+        ("do", (4,)),
+        ("", (1, 5)),
+        ("", (5, 3)),
+        ("end", ()),
+    ]
+    plan = memory.plan(avals, {0: ("input", 0)}, steps)
+    place = {v: plan.buffers[n].index for v, n in plan.number.items() if v}
+    assert len({place[v] for v in (1, 2, 3, 5)}) == 4
