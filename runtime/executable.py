@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ from ingot.tracer.graph import Graph
 
 _MEMORY_BOUND = 4096
 _HOST_RAISED = 4  # the loop IR's FAIL_HOST
+_LONG = 0.1
+"""Seconds. A program that runs longer asks between its steps whether to go on; to ask takes Python's lock."""
 
 _programs: Recent[Program] = Recent(1024)
 _images: Recent[loader.LoadedImage] = Recent(2048)
@@ -160,14 +163,16 @@ def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
 # -- running ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Layout:
-    """What a call needs to know for one set of input shapes."""
+    """What a call needs to know for one set of input shapes. `long`: the last call took long, or there was
+    none yet, or how long it takes depends on the data."""
 
     dims: Any
     env: Mapping[str, int]
     outputs: tuple[Aval, ...]
     workspace: int
+    long: bool = True
 
 
 class _Frame:
@@ -191,16 +196,22 @@ class _Frame:
         if program.hosts:
             self.callback = _HOST_CALL(self._host_call)
             self.context.host_call = ctypes.cast(self.callback, ctypes.c_void_p).value
-        if any(step.mark == "while" for step in program.steps):
-            self.watch = self._watch()
-            next(self.watch)
-            self.poll = _POLL(self.watch.send)
-            self.context.poll = ctypes.cast(self.poll, ctypes.c_void_p).value
+        self.poll: Any = None
         self.program = program
         self.hosts = owner.host_graphs if program.hosts else []
 
-    def _watch(self) -> Generator[int, int, None]:
-        """Answers whether a program that loops shall stop. Python runs the handlers of signals when it is
+    def watch(self) -> None:
+        """Let the program ask between its steps whether to go on. Signals are for the main thread."""
+        if threading.get_ident() != threading.main_thread().ident:
+            return
+        if self.poll is None:
+            answers = self._answers()
+            next(answers)
+            self.poll = _POLL(answers.send)
+        self.context.poll = ctypes.cast(self.poll, ctypes.c_void_p).value
+
+    def _answers(self) -> Generator[int, int, None]:
+        """Answers whether the program shall stop. Python runs the handlers of signals when it is
         asked, and what they raise, as for Ctrl-C, is raised here, within the `try`: a function that native
         code calls would lose an exception from before its first line."""
         code = 0
@@ -262,7 +273,7 @@ class Executable:
         self._layouts: dict[tuple[tuple[int, ...], ...], _Layout] = {}
         self._frames: list[_Frame] = []
         self._dtypes = tuple(a.dtype for a in program.inputs)
-        self._fixed: _Layout | None = None
+        self._loops = any(step.mark == "while" for step in program.steps)
         self._host_graphs: list[tuple[Graph, tuple[Aval, ...]]] | None = None
 
     @property
@@ -301,11 +312,26 @@ class Executable:
             workspace = pool.empty((layout.workspace,), _BYTES)
             frame.context.workspace = _address(workspace)
         frame.env = layout.env
-        code = self.code.entry(frame.address, ctypes.addressof(frame.inputs), ctypes.addressof(frame.outputs))
+        if layout.long:
+            code = self._run_watched(frame, layout)
+        else:
+            code = self._run(frame)
         if code:
             self._fail(code, frame)
         self._frames.append(frame)
         return [_result(view, aval) for view, aval in zip(outputs, layout.outputs, strict=True)]
+
+    def _run(self, frame: _Frame) -> int:
+        return self.code.entry(frame.address, ctypes.addressof(frame.inputs), ctypes.addressof(frame.outputs))
+
+    def _run_watched(self, frame: _Frame, layout: _Layout) -> int:
+        """Run a program that may take long, so that Ctrl-C ends it."""
+        frame.watch()
+        start = time.perf_counter()
+        code = self._run(frame)
+        layout.long = self._loops or time.perf_counter() - start > _LONG
+        frame.context.poll = None
+        return code
 
     # -- shapes -------------------------------------------------------------------------------------
 

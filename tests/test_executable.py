@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -433,3 +434,73 @@ def test_executables_work_after_a_fork() -> None:
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
     np.testing.assert_array_equal(made(values(x))[1].view, want)
+
+
+# -- interruption --------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import signal, sys
+import numpy as np
+import ingot as mx
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def chain(x):
+    for _ in range(100):
+        x = mx.tanh(x @ x) * 0.5
+    return x
+f = mx.compile(chain, shapeless=True)  # compiled once, so that only native code is interrupted
+small = mx.array(np.eye(3, dtype=np.float32))
+want = np.asarray(f(small))
+large = mx.array(np.eye(1500, dtype=np.float32))
+for attempt in range(2):
+    print("running", flush=True)
+    try:
+        mx.eval(f(large))
+        print("finished")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        assert np.array_equal(np.asarray(f(small)), want)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_a_long_program_can_be_interrupted() -> None:
+    root = Path(__file__).resolve().parent.parent
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", INTERRUPTED]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as child:
+        assert child.stdout is not None and child.stderr is not None
+        try:
+            for _ in range(2):
+                assert child.stdout.readline() == "running\n", child.stderr.read()
+                time.sleep(0.5)
+                sent = time.monotonic()
+                child.send_signal(signal.SIGINT)
+                assert child.stdout.readline() == "interrupted\n"
+                assert time.monotonic() - sent < 4
+            assert child.wait(30) == 0 and child.stderr.read() == ""
+        finally:
+            child.kill()
+
+
+def test_only_long_programs_ask_whether_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingot.runtime import executable as module
+
+    made = executable(with_host_call())
+    x = values(numbers(6))
+    made(x)
+    made(x)
+    (frame,), (layout,) = made._frames, made._layouts.values()
+    assert frame.poll is not None and not frame.context.poll and not layout.long
+    seen = []
+    monkeypatch.setattr(made, "_run", lambda frame: seen.append(frame.context.poll) or 0)
+    made(x)
+    layout.long = True
+    monkeypatch.setattr(module, "_LONG", -1.0)
+    made(x)
+    made(x)
+    thread = threading.Thread(target=made, args=(x,))
+    thread.start()
+    thread.join()
+    assert [bool(poll) for poll in seen] == [False, True, True, False]
