@@ -9,11 +9,12 @@ import pytest
 
 from ingot.tracer import dtypes
 from ingot.tracer.aval import Aval
-from ingot.tracer.dims import Dim, Guard
+from ingot.tracer.dims import Dim, DimScope, Guard
 from ingot.tracer.errors import GraphError
 from ingot.tracer.facts import agree
 from ingot.tracer.graph import Constant, Graph, GraphBuilder, Literal, Location, Node
 from ingot.tracer.primitive import Primitive, registry
+from ingot.tracer.primitives.shape import Slice
 from ingot.tracer.text import MAX_NESTING
 from ingot.tracer.verify import verify
 
@@ -248,3 +249,17 @@ def test_guards_of_a_graph_say_nothing_of_its_subgraphs(ops):
     rejected(outer, "outer.0..verify_tagged.value: graph @inner, node 0.*unequal")
     guarded = replace(inner, guards=(Guard("eq", B, C),))
     verify(replace(outer, nodes=(replace(node, primitive=ops["verify_tagged"](guarded)),)))
+
+
+def test_what_one_trace_took_for_granted_is_not_remembered_for_others():
+    """The operand is static, the bound of the slice is not: the answer holds by a guard of that trace."""
+    n = Dim("memo_n")
+    part = Slice((0,), (n,), (1,))
+    operand = (Aval((10,), f32),)
+    with pytest.raises(ValueError):
+        part.result_avals(operand)
+    with DimScope({"memo_n": 7}) as scope:
+        assert part.result_avals(operand)[0].ndim == 1
+    assert any(str(g) in ("memo_n <= 10", "10 >= memo_n") for g in scope.events)
+    with pytest.raises(ValueError):
+        part.result_avals(operand)

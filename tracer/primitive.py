@@ -188,12 +188,17 @@ class Primitive(metaclass=_Interning):
         if found is None:
             result = self.infer(*avals)
             found = result if isinstance(result, tuple) else (result,)
-            if any(a.is_symbolic for a in avals) and contextual():
+            if contextual() and (any(a.is_symbolic for a in avals) or self._is_symbolic()):
                 return found  # remembered, it would not record its guards in the next trace
             if len(_inferred) >= _MEMO_BOUND:
                 _inferred.clear()
             _inferred[key] = found
         return found
+
+    def _is_symbolic(self) -> bool:
+        found: dict[Dim, None] = {}
+        symbols_of_param(tuple(self.params().values()), found)
+        return bool(found)
 
     def substitute(self, env: Mapping[str, Extent]) -> Primitive:
         """The primitive with symbols in its parameters replaced."""
