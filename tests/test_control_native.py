@@ -466,3 +466,20 @@ def test_memory_of_the_outside_survives_every_iteration() -> None:
     plan = memory.plan(avals, {0: ("input", 0)}, steps)
     place = {v: plan.buffers[n].index for v, n in plan.number.items() if v}
     assert len({place[v] for v in (1, 2, 3, 5)}) == 4
+
+
+def test_a_complex_state_is_computed_by_the_host() -> None:
+    def f(x: array, n: array) -> list[array]:
+        def body(s: tuple[array, ...]) -> tuple[array, ...]:
+            return s[0] + 1, s[2], s[1] * s[2], s[3]
+
+        z = x.astype(mx.complex64)
+        return list(mx.while_loop(lambda s: s[0] < n, body, (mx.array(0), z * 1j, z, z)))
+
+    graph = trace(f, [Aval((N,), F32), Aval((), I32)], name="f").graph
+    native = executable(graph)
+    assert marks(native) == ["while", "do", "end"]
+    for n in range(4):
+        operands = [leaf(floats(5)), leaf(scalar(n))]
+        for g, e in zip(native(operands), InterpretedGraph(graph)(operands), strict=True):
+            np.testing.assert_allclose(g.view, e.view, rtol=1e-5)
