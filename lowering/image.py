@@ -23,6 +23,7 @@ import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingot.tracer.errors import FormatError
 
@@ -109,8 +110,7 @@ class Image:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where things are in a checked image."""
 
     target_key: str

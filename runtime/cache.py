@@ -24,11 +24,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ingot.tracer import config
 from ingot.tracer.errors import FormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path  # as slow to import as all the rest of a start from the cache
 
 T = TypeVar("T")
 
@@ -46,8 +48,9 @@ class Cache:
     """Blobs in `folder`, at most `limit` bytes of them; the least recently used go first. `folder=None`: no
     cache."""
 
-    def __init__(self, folder: Path | None, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: str | os.PathLike[str] | None, limit: int) -> None:
+        self.folder = None if folder is None else os.fspath(folder)
+        self.limit = limit
         self.hits = self.misses = 0
         self._usable: bool | None = None
         self._writes = 0
@@ -63,7 +66,7 @@ class Cache:
         The blob lies at `offset` of the open file. `take` must check its SHA-256, on the very bytes that it
         goes on to use, and raise ValueError, FormatError or OSError for a blob that cannot be used.
         """
-        path = self.path(kind, key)
+        path = self._file(kind, key)
         if path is None:
             return None
         try:
@@ -90,7 +93,7 @@ class Cache:
                 pass
         return taken
 
-    def _refuse(self, path: Path, error: Exception) -> None:
+    def _refuse(self, path: str, error: Exception) -> None:
         self.misses += 1
         _warn(f"[cache] ignores {path}: {error}. The code is compiled again.")
         self._remove(path)
@@ -98,7 +101,7 @@ class Cache:
     def put(self, kind: str, key: str, payload: bytes, alignment: int = HEADER_SIZE) -> None:
         """Store a blob, at a multiple of `alignment` in its file. A folder that cannot be written costs a
         warning, nothing else."""
-        path = self.path(kind, key)
+        path = self._file(kind, key)
         if path is None:
             return
         offset = max(HEADER_SIZE, alignment)
@@ -107,14 +110,14 @@ class Cache:
 
         temporary = None
         try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")
             with os.fdopen(handle, "wb") as file:
                 file.write(header)
                 file.write(payload)
             os.replace(temporary, path)
         except OSError as error:
             if temporary is not None:
-                self._remove(Path(temporary))
+                self._remove(temporary)
             _warn(f"[cache] cannot write {path}: {error}. Code is compiled anew in every process.")
             return
         with self._lock:
@@ -125,14 +128,22 @@ class Cache:
 
     def path(self, kind: str, key: str) -> Path | None:
         """File of an entry; None when there is no usable folder."""
+        from pathlib import Path
+
+        file = self._file(kind, key)
+        return None if file is None else Path(file)
+
+    def _file(self, kind: str, key: str) -> str | None:
         if self.folder is None:
             return None
         if self._usable is None:
             self._usable = self._prepare()
-        return self.folder / f"{key}.{kind}" if self._usable else None
+        return os.path.join(self.folder, f"{key}.{kind}") if self._usable else None
 
     def entries(self) -> list[tuple[float, int, Path]]:
         """(time of last use, bytes, file) of every entry, oldest first."""
+        from pathlib import Path
+
         found = []
         try:
             for item in os.scandir(self.folder) if self.folder is not None else ():
@@ -164,7 +175,7 @@ class Cache:
     def _prepare(self) -> bool:
         assert self.folder is not None
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
             status = os.lstat(self.folder)
         except OSError as error:
             _warn(f"[cache] cannot use {self.folder}: {error}. Code is compiled anew in every process.")
@@ -177,9 +188,9 @@ class Cache:
         return True
 
     @staticmethod
-    def _remove(path: Path) -> None:
+    def _remove(path: str | os.PathLike[str]) -> None:
         try:
-            path.unlink()
+            os.unlink(path)
         except OSError:
             pass
 
@@ -275,9 +286,9 @@ def default() -> Cache:
     if where == "off":
         return Cache(None, limit)
     if where:
-        return Cache(Path(where).expanduser(), limit)
+        return Cache(os.path.expanduser(where), limit)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Cache(Path(base).expanduser() / "ingot", limit)
+    return Cache(os.path.join(os.path.expanduser(base), "ingot"), limit)
 
 
 def _renew_lock() -> None:

@@ -11,8 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,8 +96,7 @@ def _store_program(key: str, program: Program) -> None:
 # -- from program to code ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """Entry points in memory. The images stay mapped as long as this object lives."""
 
     images: tuple[loader.LoadedImage, ...]
@@ -163,16 +161,15 @@ def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
 # -- running ----------------------------------------------------------------------------------------
 
 
-@dataclass
 class _Layout:
     """What a call needs to know for one set of input shapes. `long`: the last call took long, or there was
     none yet, or how long it takes depends on the data."""
 
-    dims: Any
-    env: Mapping[str, int]
-    outputs: tuple[Aval, ...]
-    workspace: int
-    long: bool = True
+    __slots__ = ("dims", "env", "outputs", "workspace", "long")
+
+    def __init__(self, dims: Any, env: Mapping[str, int], outputs: tuple[Aval, ...], workspace: int) -> None:
+        self.dims, self.env, self.outputs, self.workspace = dims, env, outputs, workspace
+        self.long = True
 
 
 class _Frame:

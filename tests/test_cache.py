@@ -132,12 +132,12 @@ def test_environment(monkeypatch, tmp_path):
 
     monkeypatch.setenv("INGOT_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("INGOT_CACHE_SIZE", "123")
-    assert default().folder == tmp_path and default().limit == 123
+    assert default().folder == str(tmp_path) and default().limit == 123
     monkeypatch.setenv("INGOT_CACHE_DIR", "off")
     assert default().folder is None
     monkeypatch.setenv("INGOT_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default().folder == tmp_path / "xdg" / "ingot"
+    assert default().folder == str(tmp_path / "xdg" / "ingot")
     cache_module.default.cache_clear()
 
 
