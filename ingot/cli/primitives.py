@@ -15,13 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from ingot.lowering.rules import is_lowered
+    from ingot.lowering.rules import is_native
     from ingot.tracer.primitive import has_rule, registry
 
     rows = []
     for name, primitive in sorted(registry.items()):
         rules = {rule: has_rule(primitive, rule) for rule in RULES}
-        rows.append({"name": name, "version": primitive.version, **rules, "native": is_lowered(primitive)})
+        rows.append({"name": name, "version": primitive.version, **rules, "native": is_native(primitive)})
     return {"primitives": rows}
 
 

@@ -15,16 +15,32 @@ from ingot.lowering.rules import contract, elementwise, index, random_bits, redu
 from ingot.lowering.rules.registry import costs, indexed, limits, needs, scalar_rule, scalars, structured
 from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
-from ingot.tracer.primitives.control import Call
+from ingot.tracer.primitives.control import Call, Cond, WhileLoop
 from ingot.tracer.primitives.shape import OptimizationBarrier
 
-__all__ = ["costs", "covers", "indexed", "is_lowered", "kind_of", "scalar_rule", "scalars", "structured"]
+__all__ = [
+    "costs",
+    "covers",
+    "indexed",
+    "is_lowered",
+    "is_native",
+    "kind_of",
+    "scalar_rule",
+    "scalars",
+    "structured",
+]
 
 _INLINED = (Call, OptimizationBarrier)  # what simplification and fusion see through
+_CONTROL = (Cond, WhileLoop)  # steps of a program that hold steps, see `lowering.assemble`
+
+
+def is_native(cls: type[Primitive]) -> bool:
+    """Whether programs run the primitive natively: in a kernel, or as control flow around kernels."""
+    return cls in _CONTROL or is_lowered(cls)
 
 
 def is_lowered(cls: type[Primitive]) -> bool:
-    """Whether programs compute the primitive natively, for the dtypes and uses its rule covers."""
+    """Whether kernels compute the primitive, for the dtypes and uses its rule covers."""
     known = cls in scalars or cls in indexed or cls in structured or cls in _INLINED
     return known and all(vecmath.supports(op, "f32") for op in needs.get(cls, ()))
 
