@@ -29,9 +29,15 @@ class Match:
     """A node about to be added: its primitive, new operands, and what is known of them."""
 
     rewriter: Rewriter
+    node: Node
     primitive: Primitive
     operands: tuple[Operand, ...]
     result: Aval
+
+    def add(self, primitive: Primitive, operands: Sequence[Operand]) -> Operand:
+        """The result of a new node that stands before this one."""
+        node = Node(primitive, tuple(operands), (), self.node.location, self.node.scope)
+        return self.rewriter.add(node, operands)[0]
 
     def aval(self, i: int) -> Aval:
         return self.rewriter.builder.aval_of(self.operands[i])
@@ -95,7 +101,7 @@ def _first(r: Rewriter, primitive: Primitive, operands: tuple[Operand, ...], nod
         return None
     with assume(r.builder.guards):
         (result,) = primitive.result_avals(tuple(r.builder.aval_of(o) for o in operands))[:1]
-    match = Match(r, primitive, operands, result)
+    match = Match(r, node, primitive, operands, result)
     if foldable and isinstance(primitive, ew.Elementwise):
         return _folded(match)
     for each in rules:
@@ -240,3 +246,12 @@ def reduce_nothing(m: Match) -> Replacement:
     if not all(dims.same(shape[a], 1) for a in axes):
         return None
     return m.same(0) if m.same(0) is not None else (sh.Reshape(m.result.shape), m.operands)
+
+
+@rule(rd.ReduceSum, rd.ReduceProd, rd.ReduceMax, rd.ReduceMin, rd.ReduceAll, rd.ReduceAny)
+def reduce_keepdims(m: Match) -> Replacement:
+    """reduce(x, axes, keepdims) = reshape(reduce(x, axes)): both forms become one sum that both can use"""
+    p = m.primitive
+    if not p.keepdims:  # type: ignore[attr-defined]
+        return None
+    return sh.Reshape(m.result.shape), (m.add(type(p)(p.axes, False), m.operands),)  # type: ignore[attr-defined,call-arg]
