@@ -487,8 +487,8 @@ def test_a_long_program_can_be_interrupted() -> None:
 def test_only_long_programs_ask_whether_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from ingot.runtime import executable as module
 
-    made = executable(with_host_call())
-    x = values(numbers(6))
+    made = executable(scaled())
+    x = values(numbers(6, 3))
     made(x)
     made(x)
     (frame,), (layout,) = made._frames, made._layouts.values()
@@ -504,3 +504,38 @@ def test_only_long_programs_ask_whether_to_go_on(monkeypatch: pytest.MonkeyPatch
     thread.start()
     thread.join()
     assert [bool(poll) for poll in seen] == [False, True, True, False]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_signals_at_any_time_never_make_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a handler raises leaves the call, or replaces it by KeyboardInterrupt; results are right."""
+
+    class Stop(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Stop
+
+    made, x = executable(with_host_call()), numbers(6)
+    want = np.exp(x * 0.5) + 1
+    made(values(x))
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    old = signal.signal(signal.SIGALRM, handler)
+    stops = 0
+    try:
+        for i in range(4000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (20 + i % 150))
+                (result,) = made(values(x))
+                np.testing.assert_allclose(result.view, want, rtol=1e-6)
+            except (Stop, KeyboardInterrupt):
+                stops += 1
+            finally:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Stop:
+                    pass
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert stops
+    np.testing.assert_allclose(made(values(x))[0].view, want, rtol=1e-6)
