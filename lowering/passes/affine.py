@@ -237,21 +237,35 @@ def accesses(body: Sequence[Stmt], lets: Mapping[str, Expr], loops: tuple[For, .
     """All loads and stores of a body, those in nested loops with these loops."""
     lets = dict(lets)
     for stmt in body:
+        here, nested = _where(stmt)
         inside = (*loops, stmt) if isinstance(stmt, For) else loops
-        seen = {k: v for inner in rewrite.bodies(stmt) for k, v in _visible(inner, lets).items()} or lets
-        for expr in rewrite.own_expressions(stmt):
-            # yields of a loop are evaluated inside of it, bounds and inits outside; inside is the safe side
-            for e in rewrite.subexpressions(expr):
+        maybe = conditional or isinstance(stmt, ir.If | ir.While)
+        within = lets
+        for inner in rewrite.bodies(stmt):
+            within = _visible(inner, within)
+        outside = here, loops, lets, conditional
+        for exprs, around, known, unsure in (outside, (nested, inside, within, maybe)):
+            for e in (e for expr in exprs for e in rewrite.subexpressions(expr)):
                 if isinstance(e, ir.Load):
-                    yield Access(e, inside, seen, conditional or isinstance(stmt, ir.If | ir.While),
-                                 e.type.lanes)
+                    yield Access(e, around, known, unsure, e.type.lanes)
         if isinstance(stmt, ir.Store):
             yield Access(stmt, loops, lets, conditional, stmt.value.type.lanes)
         if isinstance(stmt, ir.Let):
             lets[stmt.var.name] = stmt.value
         for inner in rewrite.bodies(stmt):
-            yield from accesses(inner, _visible(inner, lets), inside,
-                                conditional or isinstance(stmt, ir.If | ir.While))
+            yield from accesses(inner, _visible(inner, lets), inside, maybe)
+
+
+def _where(stmt: Stmt) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
+    """The statement's own expressions: those evaluated where it stands, and those evaluated inside of it."""
+    match stmt:
+        case ir.For():
+            return (stmt.lo, stmt.hi, stmt.step, *stmt.inits), stmt.yields
+        case ir.While():
+            return stmt.inits, (stmt.condition, *stmt.yields)
+        case ir.If():
+            return (stmt.condition,), (*stmt.then_yields, *stmt.else_yields)
+    return rewrite.own_expressions(stmt), ()
 
 
 def _visible(body: Sequence[Stmt], lets: Mapping[str, Expr]) -> dict[str, Expr]:
@@ -408,6 +422,13 @@ def _apart(a: Access, b: Access, mine: Sequence[For], place: Place) -> bool:
     if (x.base.names() | y.base.names()) & inner:
         return False  # data, or something carried, decides about the address
     return _readable(x, y, stride, facts)
+
+
+def distinct(access: Access, axes: Sequence[For], enclosing: Sequence[For]) -> bool:
+    """Whether the address differs whenever the indices of `axes` do."""
+    facts = Facts((*enclosing, *access.loops), access.lets)
+    d = digits(access, axes, facts)
+    return d is not None and not d.shared and all(_readable(d, d, stride, facts) for stride in d.spans)
 
 
 def _stride_of(a: Access, loop: For, b: Access) -> Poly | None:

@@ -180,6 +180,34 @@ def with_bodies(stmt: Stmt, change: Callable[[Body], Body]) -> Stmt:
     return stmt
 
 
+def map_expressions(stmt: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
+    """`stmt` with its own expressions changed, not those of nested statements."""
+
+    def each(exprs: Sequence[Expr]) -> tuple[Expr, ...]:
+        return tuple(map(change, exprs))
+
+    match stmt:
+        case ir.Let(var, value):
+            return ir.Let(var, change(value))
+        case ir.Store(buffer, index, value, mask, hint):
+            on = None if mask is None else change(mask)
+            return ir.Store(buffer, change(index), change(value), on, hint)
+        case ir.Prefetch(buffer, index):
+            return ir.Prefetch(buffer, change(index))
+        case ir.For():
+            return replace(stmt, lo=change(stmt.lo), hi=change(stmt.hi), step=change(stmt.step),
+                           inits=each(stmt.inits), yields=each(stmt.yields))
+        case ir.While():
+            return replace(stmt, condition=change(stmt.condition), inits=each(stmt.inits),
+                           yields=each(stmt.yields))
+        case ir.If():
+            return replace(stmt, condition=change(stmt.condition), then_yields=each(stmt.then_yields),
+                           else_yields=each(stmt.else_yields))
+        case ir.Fail(code, values):
+            return ir.Fail(code, each(values))
+    return stmt
+
+
 # Names and copies
 
 
