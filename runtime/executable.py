@@ -439,8 +439,8 @@ class Executable:
         if raised is not None:
             raise raised
         if self.program.hosts and (not code or code > _MOST_CODE or code < 0):
-            # What the handler of a signal raises before the first line of a callback is shown and lost; the code
-            # is then whatever lay in memory.
+            # What a signal's handler raises before the first line of a callback is shown and lost, and the
+            # code is whatever lay in memory.
             raise KeyboardInterrupt(f"[{self.program.name}] a host call was interrupted")
         step = self.program.steps[frame.error.kernel]
         host, kernel = step.host, step.kernel or 0
