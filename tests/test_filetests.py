@@ -17,7 +17,15 @@ import pytest
 from ingot.lowering import loop_verify, pipeline
 from ingot.lowering.fuse import fuse
 from ingot.lowering.llvm.target import named
-from ingot.lowering.loop_text import print_kernel
+from ingot.lowering.loop import Kernel
+from ingot.lowering.loop_text import parse_kernel, print_kernel
+from ingot.lowering.passes.hoist import hoist
+from ingot.lowering.passes.parallelise import parallelise
+from ingot.lowering.passes.reorder import reorder
+from ingot.lowering.passes.split import split, tile
+from ingot.lowering.passes.stage import stage
+from ingot.lowering.passes.unroll import unroll, unroll_and_jam
+from ingot.lowering.passes.vectorise import vectorise
 from ingot.lowering.schedule import Scheduled
 from ingot.runtime.executable import executable
 from ingot.runtime.interpreter import InterpretedGraph
@@ -97,6 +105,22 @@ def run_run(text: str, options: Options) -> str:
     return "\n".join(lines)
 
 
+PASSES: dict[str, Callable[..., Kernel]] = {
+    "split": split, "tile": tile, "reorder": reorder, "vectorise": vectorise, "unroll": unroll,
+    "unroll_and_jam": unroll_and_jam, "parallelise": parallelise, "hoist": hoist, "stage": stage,
+}
+
+
+def run_loop_passes(text: str, options: Options) -> str:
+    """The kernel after `pass=vectorise` with the other options as its arguments, in this order."""
+    kernel = parse_kernel(text)
+    loop_verify.verify(kernel)
+    arguments = [int(v) if v.isdigit() else v for name, v in options.items() if name != "pass"]
+    made = PASSES[options["pass"]](kernel, *arguments)
+    loop_verify.verify(made)
+    return "unchanged" if made is kernel else print_kernel(made)
+
+
 RUNNERS: dict[str, Callable[[str, Options], str]] = {
     "graph": run_graph,
     "verify": run_verify,
@@ -104,6 +128,7 @@ RUNNERS: dict[str, Callable[[str, Options], str]] = {
     "fuse": run_fuse,
     "schedule": run_schedule,
     "run": run_run,
+    "loop_passes": run_loop_passes,
 }
 
 

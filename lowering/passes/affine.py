@@ -296,6 +296,7 @@ def digits(access: Access, loops: Sequence[For], facts: Facts) -> Digits | None:
         at = at.base
     elif access.lanes > 1:
         spans[Poly.constant(1)] = Poly.constant(access.lanes - 1)
+    varying = {loop.index.name for loop in loops}
     base = poly(at, access.lets)
     for loop in reversed(loops):
         parts = base.split(loop.index.name)
@@ -306,16 +307,19 @@ def digits(access: Access, loops: Sequence[For], facts: Facts) -> Digits | None:
         if stride.value == 0:
             continue
         base += stride * poly(loop.lo, access.lets)  # digits count iterations from the first
-        span = _iterations(loop, step, access.lets)
+        span = _iterations(loop, step, access.lets, varying)
+        if span is None or stride.names() & varying:
+            return None
         stride *= Poly.constant(step)
         if not facts.at_least(stride, Poly.constant(1)):
             if not facts.at_least(-stride, Poly.constant(1)):
                 return None
             stride, base = -stride, base + stride * span  # count from the other end
+        else:
+            by_loop[loop.index.name] = stride  # bounds of groups count from the first
         if stride in spans:
             shared.add(stride)
         spans[stride] = spans.get(stride, Poly.constant(0)) + span
-        by_loop[loop.index.name] = stride
     groups = {k: v for k, v in _groups(access, loops, by_loop).items() if not k & shared}
     return Digits(base, spans, frozenset(shared), groups)
 
@@ -323,6 +327,7 @@ def digits(access: Access, loops: Sequence[For], facts: Facts) -> Digits | None:
 def _groups(access: Access, loops: Sequence[For], strides: dict[str, Poly]) -> dict[frozenset[Poly], Poly]:
     """What chunks of a cut loop add up to: the range of the loop before it was cut."""
     found: dict[frozenset[Poly], Poly] = {}
+    varying = {loop.index.name for loop in loops}
     by_name = {loop.index.name: loop for loop in loops if loop.index.name in strides}
     for loop in by_name.values():
         start, ends = loop, extent_ends(loop, access.lets)
@@ -338,12 +343,12 @@ def _groups(access: Access, loops: Sequence[For], strides: dict[str, Poly]) -> d
         last = step if len(chain) == 1 and _fills(loop, loop, access.lets) else 1
         for end in ends:
             size = end - poly(start.lo, access.lets)
-            if (len(chain) > 1 or size.value is None) and not end.names() & set(by_name):
+            if (len(chain) > 1 or size.value is None) and not size.names() & varying:
                 bound = unit * (size - Poly.constant(last))
                 found.setdefault(frozenset(strides[n] for n in chain), bound)
         if access.lanes > 1 and strides[loop.index.name] == Poly.constant(step):
             end_ = _masked_end(access, loop)
-            if end_ is not None:
+            if end_ is not None and not (end_ - poly(loop.lo, access.lets)).names() & varying:
                 key = frozenset({Poly.constant(1), strides[loop.index.name]})
                 found[key] = end_ - poly(loop.lo, access.lets) - Poly.constant(1)
     return found
@@ -381,13 +386,15 @@ def _masked_end(access: Access, loop: For) -> Poly | None:
     return None
 
 
-def _iterations(loop: For, step: int, lets: Mapping[str, Expr]) -> Poly:
-    """A bound on the number of iterations less one, a constant if there is one."""
-    bounds = extent_bounds(loop, lets)
+def _iterations(loop: For, step: int, lets: Mapping[str, Expr], varying: set[str]) -> Poly | None:
+    """A bound on the number of iterations less one, a constant if there is one; None when all bounds depend
+    on indices of `varying`."""
+    bounds = [bound for bound in extent_bounds(loop, lets) if not bound.names() & varying]
     known = [b.value for b in bounds if b.value is not None]
     if known:
         return Poly.constant(max(0, (min(known) - 1) // step))
-    return bounds[0] - Poly.constant(1)  # an upper bound for steps above 1 too
+    # for steps above 1 an upper bound too
+    return bounds[0] - Poly.constant(1) if bounds else None
 
 
 def conflict(place: Place, extra: Sequence[For] = ()) -> str | None:
