@@ -59,7 +59,7 @@ CONTEXT: tuple[Field, ...] = (
         "int32_t (*host_call)(ctx *, int64_t index, void *const *buffers, const int64_t *params)",
         "ptr",
         48,
-        "evaluates a primitive without native lowering",
+        "evaluates a primitive without native lowering; sets error->code to 0 when it has finished",
     ),
     Field(
         "poll", "int32_t (*poll)(ctx *)", "ptr", 56, "non-zero: stop and return this code (Ctrl-C, deadline)"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import Writer
-from ingot.lowering.loop import FAIL_GUARD
+from ingot.lowering.loop import FAIL_GUARD, FAIL_HOST
 from ingot.lowering.program import (
     DIM_RANGE,
     DIM_UNKNOWN,
@@ -322,14 +322,21 @@ class _Entry(_Function):
         for i, buffer in enumerate(step.buffers):
             self.store(self.pointers[buffer], self.arguments, i, "ptr")
         if step.host is not None:
-            call = self.context("host_call")
-            code = self.w.op(
-                f"call i32 {call}(ptr %ctx, i64 {step.host}, ptr {self.arguments}, ptr {self.params})"
-            )
+            code = self.host(step.host)
         else:
             assert step.kernel is not None
             code = self.kernel(step.kernel)
         self.check(number, code)
+
+    def host(self, index: int) -> str:
+        """A host call. It says in the error record that it has finished: a callback that is interrupted before
+        its first line returns whatever lay in memory."""
+        w = self.w
+        slot = w.op(f"getelementptr i8, ptr {self.context('error')}, i64 {abi.ERROR_OFFSETS['code']}")
+        w.do(f"store i32 {FAIL_HOST}, ptr {slot}")
+        call = self.context("host_call")
+        w.op(f"call i32 {call}(ptr %ctx, i64 {index}, ptr {self.arguments}, ptr {self.params})")
+        return w.op(f"load i32, ptr {slot}")
 
     def kernel(self, index: int) -> str:
         w, code = self.w, self.program.kernels[index]

@@ -33,7 +33,6 @@ from ingot.tracer.graph import Graph
 
 _MEMORY_BOUND = 4096
 _HOST_RAISED = 4  # the loop IR's FAIL_HOST
-_MOST_CODE = 5  # the last one of them, FAIL_GUARD
 _LONG = 0.1
 """Seconds. A program that runs longer asks between its steps whether to go on; to ask takes Python's lock."""
 
@@ -191,8 +190,6 @@ class _Frame:
         self.address = ctypes.addressof(self.context)
         self.env: Mapping[str, int] = {}
         self.raised: BaseException | None = None
-        self.finished = 0  # host calls of a program without control flow
-        self.counted = int(owner.host_steps > 0)
         if program.hosts:
             self.callback = _HOST_CALL(self._host_call)
             self.context.host_call = ctypes.cast(self.callback, ctypes.c_void_p).value
@@ -242,7 +239,7 @@ class _Frame:
                         f"[{graph.name}] gave {result.dtype}{list(result.shape)}, expected {expected}."
                     )
                 view[...] = result
-            self.finished += self.counted
+            self.error.code = 0  # the caller set it, and does not trust what an interrupted callback returns
             return 0
         except BaseException as error:  # noqa: BLE001  (a callback may not raise)
             self.raised = error
@@ -274,8 +271,6 @@ class Executable:
         self._layouts: dict[tuple[tuple[int, ...], ...], _Layout] = {}
         self._frames: list[_Frame] = []
         self._dtypes = tuple(a.dtype for a in program.inputs)
-        branches = any(step.mark for step in program.steps)
-        self.host_steps = 0 if branches else sum(step.host is not None for step in program.steps)
         self._loops = any(step.mark == "while" for step in program.steps)
         self._host_graphs: list[tuple[Graph, tuple[Aval, ...]]] | None = None
 
@@ -315,12 +310,11 @@ class Executable:
             workspace = pool.empty((layout.workspace,), _BYTES)
             frame.context.workspace = _address(workspace)
         frame.env = layout.env
-        frame.finished = 0
         if layout.long:
             code = self._run_watched(frame, layout)
         else:
             code = self._run(frame)
-        if code or frame.finished != self.host_steps:
+        if code:
             self._fail(code, frame)
         self._frames.append(frame)
         return [_result(view, aval) for view, aval in zip(outputs, layout.outputs, strict=True)]
@@ -438,9 +432,8 @@ class Executable:
         self._frames.append(frame)
         if raised is not None:
             raise raised
-        if self.program.hosts and (not code or code > _MOST_CODE or code < 0):
-            # What a signal's handler raises before the first line of a callback is shown and lost, and the
-            # code is whatever lay in memory.
+        if code == _HOST_RAISED:
+            # what a signal's handler raises before the first line of a callback is shown and lost
             raise KeyboardInterrupt(f"[{self.program.name}] a host call was interrupted")
         step = self.program.steps[frame.error.kernel]
         host, kernel = step.host, step.kernel or 0
