@@ -329,7 +329,7 @@ class _Entry(_Function):
         self.check(number, code)
 
     def host(self, index: int) -> str:
-        """A host call. It says in the error record that it has finished: a callback that is interrupted before
+        """A host call. The error record says whether it has finished: a callback that is interrupted before
         its first line returns whatever lay in memory."""
         w = self.w
         slot = w.op(f"getelementptr i8, ptr {self.context('error')}, i64 {abi.ERROR_OFFSETS['code']}")

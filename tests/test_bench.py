@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.__main__ import main, options_of, parser
-from bench.peers import PEERS, Missing, Numba, Peer, names
-from bench.row import Row
-from bench.rows import ROWS, select
-from bench.session import Measurement, Options, Outcome, Session, WorkerFailure, WorkerProcess
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not installed
+
+from bench.__main__ import main, options_of, parser  # noqa: E402
+from bench.peers import PEERS, Missing, Numba, Peer, names  # noqa: E402
+from bench.row import Row  # noqa: E402
+from bench.rows import ROWS, select  # noqa: E402
+from bench.session import (  # noqa: E402
+    Measurement,
+    Options,
+    Outcome,
+    Session,
+    WorkerFailure,
+    WorkerProcess,
+)
 
 FAST = ("--peers", "numpy", "--repeats", "1", "--samples", "2", "--pages", "fresh")
 
