@@ -7,7 +7,6 @@ before anything is compiled; llvmlite is imported only then.
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -491,12 +490,3 @@ def _shapes(shapes: Sequence[Sequence[int]]) -> str:
 
 def _shown(views: Sequence[np.ndarray]) -> str:
     return "(" + ", ".join(f"{v.dtype}[{','.join(map(str, v.shape))}]" for v in views) + ")"
-
-
-def _renew_pool_lock() -> None:
-    """In a forked child: a thread that it does not have may have held the lock."""
-    pool._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_pool_lock)

@@ -8,7 +8,7 @@ from weakref import ref
 
 import numpy as np
 
-from ingot.tracer.array import LazyNode, Storage, Value, leaf
+from ingot.tracer.array import LazyNode, Storage, Value, leaf, memory_root
 from ingot.tracer.errors import TracerError
 from ingot.tracer.evaluate import evaluator
 from ingot.tracer.graph import Graph, Literal
@@ -121,7 +121,7 @@ def _publish(value: Value, view: np.ndarray, sources: Sequence[Value | Literal])
         view = np.asarray(view)
     value.view = view
     if view.base is not None:
-        root = _root(view)
+        root = memory_root(view)
         for source in sources:
             if type(source) is Value and source.storage is not None and source.storage.owner is root:
                 value.storage = source.storage
@@ -133,12 +133,6 @@ def _publish(value: Value, view: np.ndarray, sources: Sequence[Value | Literal])
                 value.storage = source.storage
                 return
         value.storage = Storage(view)
-
-
-def _root(view: np.ndarray) -> np.ndarray:
-    while isinstance(view.base, np.ndarray):
-        view = view.base
-    return view
 
 
 def run(

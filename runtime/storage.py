@@ -8,6 +8,7 @@ brings it back.
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -99,3 +100,12 @@ def _aligned_empty(shape: Sequence[int], dtype: np.dtype, nbytes: int) -> np.nda
 
 pool = Pool()
 """The pool that all results come from."""
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread of the parent, which the child does not have, may have held it."""
+    pool._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

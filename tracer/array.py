@@ -100,11 +100,12 @@ def leaf(view: np.ndarray, storage: Storage | None = None, aval: Aval | None = N
     """A value over existing memory."""
     value = Value(aval or Aval(view.shape, dtypes.from_numpy(view.dtype)))
     value.view = view
-    value.storage = storage or Storage(view if view.base is None else _root(view))
+    value.storage = storage or Storage(view if view.base is None else memory_root(view))
     return value
 
 
-def _root(view: np.ndarray) -> np.ndarray:
+def memory_root(view: np.ndarray) -> np.ndarray:
+    """The array whose memory `view` shows."""
     while isinstance(view.base, np.ndarray):
         view = view.base
     return view
@@ -156,12 +157,17 @@ def evaluate(values: Iterable[Value]) -> None:
         evaluator().evaluate(pending)
 
 
-def _abstract_error() -> TracerError:
+def at_user_line() -> str:
+    """` at file:line` of the user's code, for messages; empty where there is none."""
     where = user_frame()
-    at = f" at {Location(*where)}" if where else ""
+    return f" at {Location(*where)}" if where else ""
+
+
+def _abstract_error() -> TracerError:
     return TracerError(
-        f"[eval] The value of an array is not known during function transformations like compile or vmap{at}."
-        " Use array operations instead of Python control flow, or evaluate outside the transformed function."
+        "[eval] The value of an array is not known during function transformations like compile or vmap"
+        f"{at_user_line()}. Use array operations instead of Python control flow, or evaluate outside the "
+        "transformed function."
     )
 
 
@@ -334,11 +340,10 @@ class array:
         """Make this handle (and so every reference to it) stand for the value of `new`."""
         since = state.abstract_since
         if since is not None and self._value_serial() < since and id(self) not in state.rebindable:
-            where = user_frame()
-            at = f" at {Location(*where)}" if where else ""
             raise ValueError(
                 f"[{what}] An array from outside the function is updated in place inside compile, vmap or "
-                f"export{at}. Pass it as an argument, or name it in `inputs=` and `outputs=` of compile."
+                f"export{at_user_line()}. Pass it as an argument, or name it in `inputs=` and `outputs=` of "
+                "compile."
             )
         self._value = new._value
 

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import ref
 
-import numpy as np
-
 from ingot.tracer import dims
-from ingot.tracer.array import LazyNode, Value, array, evaluate, leaf, wrap
+from ingot.tracer.array import LazyNode, Value, array, at_user_line, evaluate, leaf, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, DimScope, Extent, Guard
 from ingot.tracer.dims_binding import bind_shapes, match_shapes
@@ -162,11 +160,9 @@ def _within(guards: Sequence[Guard], avals: Sequence[Aval]) -> list[Guard]:
 
 
 def _leaked() -> TracerError:
-    where = user_frame()
-    at = f" at {Location(*where)}" if where else ""
     return TracerError(
-        f"[trace] The function uses an array that belongs to another compile, vmap or export call{at}: it "
-        "was kept from there in a variable. Return it from that function instead."
+        "[trace] The function uses an array that belongs to another compile, vmap or export call"
+        f"{at_user_line()}: it was kept from there in a variable. Return it from that function instead."
     )
 
 
@@ -312,11 +308,3 @@ def match_dims(graph: Graph, avals: Sequence[Aval]) -> dict[str, Extent]:
         match_shapes if any(a.is_symbolic for a in avals) else bind_shapes
     )
     return dict(match([a.shape for a in graph.inputs], [a.shape for a in avals], names))
-
-
-def numpy_of(value: Value | Literal) -> np.ndarray:
-    """NumPy view of an evaluated value or a literal."""
-    if type(value) is Literal:
-        return value.numpy()
-    assert isinstance(value, Value) and value.view is not None
-    return value.view

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ingot.tracer import tree
-from ingot.tracer.array import array
+from ingot.tracer.array import LazyNode, array
+from ingot.tracer.primitive import has_rule
 from ingot.tracer.tree import Tree
 
 
@@ -62,6 +63,13 @@ def flatten_arrays(
 def array_list(name: str, what: str, value: Sequence[array] | array) -> list[array]:
     """`primals` and the like: a sequence of arrays, or one array; else raises TypeError."""
     return flatten_arrays(name, what, [value] if isinstance(value, array) else list(value), TypeError)[0]
+
+
+def require_rule(node: LazyNode, rule: str) -> None:
+    """Raise ValueError, with the documented reason and the user's line, for a rule that cannot exist."""
+    reason = has_rule(type(node.primitive), rule)
+    if isinstance(reason, str):
+        raise ValueError(f"[{rule}] {node.primitive.name} has no {rule}: {reason} ({node.location}).")
 
 
 def check_callable(name: str, fun: Callable) -> None:

@@ -14,7 +14,6 @@ from ingot.tracer import tree
 from ingot.tracer.array import Value, array, wrap
 from ingot.tracer.facts import agree, agree_shapes
 from ingot.tracer.graph import Literal
-from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
 from ingot.tracer.transforms.arguments import (
@@ -23,6 +22,7 @@ from ingot.tracer.transforms.arguments import (
     check_callable,
     check_selection,
     flatten_arrays,
+    require_rule,
 )
 
 
@@ -64,9 +64,7 @@ def _backward(
         given = [sums.pop(id(r), None) if id(r) not in input_ids else sums.get(id(r)) for r in results]
         if all(g is None for g in given):
             continue
-        denied = has_rule(type(node.primitive), "vjp")
-        if isinstance(denied, str):
-            raise ValueError(f"[vjp] {node.primitive.name} has no vjp: {denied} ({node.location}).")
+        require_rule(node, "vjp")
         operands = [wrap(o) for o in node.operands]
         answers = node.primitive.vjp(operands, given, [wrap(r) for r in results])
         for operand, answer in zip(node.operands, answers, strict=True):

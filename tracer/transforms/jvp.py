@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 from ingot.tracer.array import array, wrap
 from ingot.tracer.facts import agree_shapes
-from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
-from ingot.tracer.transforms.arguments import array_list, check_callable
+from ingot.tracer.transforms.arguments import array_list, check_callable, require_rule
 from ingot.tracer.transforms.grad import _output_list, zeros_like
 
 
@@ -33,9 +32,7 @@ def push_forward(
             given = [moved.get(id(o)) for o in node.operands]
             if all(g is None for g in given):
                 continue
-            denied = has_rule(type(node.primitive), "jvp")
-            if isinstance(denied, str):
-                raise ValueError(f"[jvp] {node.primitive.name} has no jvp: {denied} ({node.location}).")
+            require_rule(node, "jvp")
             results = results_of(value)
             answers = node.primitive.jvp([wrap(o) for o in node.operands], given, [wrap(r) for r in results])
             for result, answer in zip(results, answers, strict=True):

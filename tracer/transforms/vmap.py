@@ -13,10 +13,9 @@ from ingot.tracer.dims import Extent
 from ingot.tracer.errors import AxisError
 from ingot.tracer.facts import agree
 from ingot.tracer.graph import Literal
-from ingot.tracer.primitive import has_rule
 from ingot.tracer.state import next_serial, tracing
 from ingot.tracer.trace import abstract_argument, linearise, results_of
-from ingot.tracer.transforms.arguments import check_callable
+from ingot.tracer.transforms.arguments import check_callable, require_rule
 
 
 def batch(
@@ -47,9 +46,7 @@ def batch(
                 results: Sequence[array] = _again(value, [x for x, _ in chosen])
                 out_axes: Sequence[int | None] = [None] * len(results)
             else:
-                denied = has_rule(type(node.primitive), "vmap")
-                if isinstance(denied, str):
-                    raise ValueError(f"[vmap] {node.primitive.name} has no vmap: {denied} ({node.location}).")
+                require_rule(node, "vmap")
                 results, out_axes = node.primitive.vmap([x for x, _ in chosen], [a for _, a in chosen], size)
             for result, pair in zip(results_of(value), zip(results, out_axes, strict=True), strict=True):
                 mapped[id(result)] = pair
