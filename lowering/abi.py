@@ -44,7 +44,7 @@ CONTEXT: tuple[Field, ...] = (
         16,
         "element strides of each input, or null if contiguous",
     ),
-    Field("workspace", "uint8_t *workspace", "ptr", 24, "64-byte aligned scratch memory of the planned size"),
+    Field("workspace", "uint8_t *workspace", "ptr", 24, "64-byte aligned memory of the planned size"),
     Field("constants", "void *const *constants", "ptr", 32, "the program's constants"),
     Field(
         "parallel_for",
@@ -67,8 +67,17 @@ CONTEXT: tuple[Field, ...] = (
     Field("error", "ingot_error *error", "ptr", 64, "where a failing kernel writes its record"),
     Field("kernels", "const kernel_fn *kernels", "ptr", 72, "kernels that live in other images"),
     Field("host", "void *host", "ptr", 80, "the caller's own"),
+    Field(
+        "scratch",
+        "uint8_t *scratch",
+        "ptr",
+        88,
+        "64-byte aligned memory of the running thread alone: worker k of parallel_for runs with a copy of "
+        "the context whose scratch lies k * scratch_bytes further",
+    ),
+    Field("scratch_bytes", "int64_t scratch_bytes", "i64", 96, "bytes of one thread's scratch"),
 )
-CONTEXT_SIZE = 88
+CONTEXT_SIZE = 104
 
 ERROR: tuple[Field, ...] = (
     Field("code", "int32_t code", "i32", 0, "as returned; see lowering.loop.FAIL_*"),
@@ -79,7 +88,7 @@ ERROR_SIZE = 40
 
 OFFSETS = {field.name: field.offset for field in CONTEXT}
 ERROR_OFFSETS = {field.name: field.offset for field in ERROR}
-_CTYPES = {"i32": ctypes.c_uint32, "ptr": ctypes.c_void_p}
+_CTYPES = {"i32": ctypes.c_uint32, "i64": ctypes.c_int64, "ptr": ctypes.c_void_p}
 
 
 def llvm_context() -> str:

@@ -261,6 +261,7 @@ def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
         lines=_lines(graph, part),
         nbytes=nbytes,
         flops=flops,
+        scratch=built.scratch,
         loop=built.kernel,
     )
 

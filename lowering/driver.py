@@ -1,12 +1,12 @@
 """The entry points of a program, as LLVM text.
 
     int32_t prepare(const int64_t *const *in_shapes, int64_t *dims, int64_t *const *out_shapes,
-                    int64_t *workspace_bytes)
+                    int64_t workspace_bytes[2])
     int32_t entry(ctx *, void *const *inputs, void *const *outputs)
 
 `prepare` finds the dims from the shapes of the inputs, checks shapes, ranges and guards, and says how large
-outputs and workspace are. `entry` runs the steps on that memory. So whoever loads a program, Python or C++,
-runs the same code.
+outputs, workspace and the scratch of each thread are. `entry` runs the steps on that memory. So whoever loads
+a program, Python or C++, runs the same code.
 """
 
 from __future__ import annotations
@@ -203,8 +203,14 @@ def _prepare(program: Program) -> str:
     total = "0"
     for bytes_ in program.slots:
         total = f.add(total, _rounded(f, bytes_))
+    scratch = "0"
+    for code in program.kernels:
+        if not (isinstance(code.scratch, int) and code.scratch == 0):
+            most = _rounded(f, code.scratch)
+            scratch = f.w.op(f"call i64 @llvm.smax.i64(i64 {scratch}, i64 {most})")
     f.leave_unless(f.w.op(f"xor i1 {f.wrong}, true"), TOO_LARGE)
-    f.w.do(f"store i64 {total}, ptr %workspace_bytes")
+    f.store(total, "%workspace_bytes", 0)
+    f.store(scratch, "%workspace_bytes", 1)
     f.w.do("ret i32 0")
     return f.text(_PREPARE)
 

@@ -34,12 +34,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel; the dims that are its params, in order; and the extent of its parallel loop, if it has
-    one."""
+    """A kernel; the dims that are its params, in order; the extent of its parallel loop, if it has one; and
+    the bytes of scratch that a thread needs to run it."""
 
     kernel: Kernel
     params: tuple[str, ...]
     parallel: Extent | None
+    scratch: Extent = 0
 
 
 Memory = Sequence[tuple[int, str, str]]

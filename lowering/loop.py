@@ -64,7 +64,7 @@ MATH = {"fma": 3, "exp": 1, "log": 1, "tanh": 1, "sigmoid": 1, "expm1": 1, "log1
         "cos": 1, "pow": 2, "log2": 1, "log10": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,
         "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erfinv": 1, "logaddexp": 2}
 KINDS = ("serial", "parallel", "unrolled")
-SPACES = ("register", "stack", "workspace")
+SPACES = ("register", "stack", "workspace", "scratch")
 ACCESS = ("read", "write", "readwrite")
 HINTS = ("stream", "invariant")                        # non-temporal; never written while the kernel runs
 # Words of the text form, which no buffer, param or variable may be called.
@@ -473,7 +473,8 @@ class If(Stmt):
 class Alloc(Stmt):
     """Scratch memory with undefined content, alive to the end of the enclosing body. `register` (small,
     constant indices after unrolling) and `stack` need a constant `count`; `workspace` lies `offset` bytes
-    into the workspace that the memory plan gives the program."""
+    into the workspace that the memory plan gives the program, `scratch` into memory that only the running
+    thread uses, and whose content is lost when the iteration of the parallel loop ends."""
 
     buffer: str
     dtype: str

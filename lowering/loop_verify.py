@@ -21,8 +21,8 @@ Memory
   M3  stores go to buffers that may be written and have the buffer's dtype; read-only buffers are only read,
       write-only ones only written. Only buffers that the kernel cannot write are loaded with the hint
       `invariant`.
-  M4  register and stack allocations have a constant positive count; a workspace allocation, and only it, an
-      offset.
+  M4  register and stack allocations have a constant positive count; workspace and scratch allocations, and
+      only they, an offset.
 Control
   C1  bounds and step are scalar `index`; a constant step is positive; an unrolled loop has constant bounds
       and step and at most 1024 iterations.
@@ -242,8 +242,8 @@ class _Verifier:
         self.require(stmt.dtype in ir.DTYPES, f"unknown dtype {stmt.dtype!r}")
         self.require(stmt.space in ir.SPACES, f"unknown space {stmt.space!r}")
         self.typed(stmt.count, IDX, "count")
-        if stmt.space == "workspace":
-            self.require(stmt.offset is not None, "a workspace allocation needs an offset in bytes")
+        if stmt.space in ("workspace", "scratch"):
+            self.require(stmt.offset is not None, f"a {stmt.space} allocation needs an offset in bytes")
             if stmt.offset is not None:
                 self.typed(stmt.offset, IDX, "offset")
         else:
@@ -251,7 +251,7 @@ class _Verifier:
                 isinstance(stmt.count, ir.Const) and stmt.count.value > 0,
                 f"a {stmt.space} allocation needs a constant positive count",
             )
-            self.require(stmt.offset is None, "only workspace allocations have an offset")
+            self.require(stmt.offset is None, "only workspace and scratch allocations have an offset")
         self._buffers[stmt.buffer] = ir.Buffer(stmt.buffer, stmt.dtype, "readwrite")
 
     # expressions

@@ -161,13 +161,17 @@ def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
 
 
 class _Layout:
-    """What a call needs to know for one set of input shapes. `long`: the last call took long, or there was
-    none yet, or how long it takes depends on the data."""
+    """What a call needs to know for one set of input shapes. `workspace` bytes are for all threads, `scratch`
+    for each. `long`: the last call took long, or there was none yet, or how long it takes depends on the
+    data."""
 
-    __slots__ = ("dims", "env", "outputs", "workspace", "long")
+    __slots__ = ("dims", "env", "outputs", "workspace", "scratch", "long")
 
-    def __init__(self, dims: Any, env: Mapping[str, int], outputs: tuple[Aval, ...], workspace: int) -> None:
-        self.dims, self.env, self.outputs, self.workspace = dims, env, outputs, workspace
+    def __init__(
+        self, dims: Any, env: Mapping[str, int], outputs: tuple[Aval, ...], workspace: int, scratch: int
+    ) -> None:
+        self.dims, self.env, self.outputs = dims, env, outputs
+        self.workspace, self.scratch = workspace, scratch
         self.long = True
 
 
@@ -305,9 +309,11 @@ class Executable:
         frame.outputs[: len(outputs)] = [_address(v) for v in outputs]
         frame.context.dims = ctypes.addressof(layout.dims)
         workspace = None
-        if layout.workspace:
-            workspace = pool.empty((layout.workspace,), _BYTES)
+        if layout.workspace or layout.scratch:  # one block: the workspace, then the scratch of each thread
+            workspace = pool.empty((layout.workspace + layout.scratch * _THREADS,), _BYTES)
             frame.context.workspace = _address(workspace)
+            frame.context.scratch = frame.context.workspace + layout.workspace
+            frame.context.scratch_bytes = layout.scratch
         frame.env = layout.env
         if layout.long:
             code = self._run_watched(frame, layout)
@@ -354,19 +360,19 @@ class Executable:
         in_shapes, keep = _shape_table(shapes)
         out_shapes, outs = _shape_table([(0,) * a.ndim for a in program.outputs])
         values = (ctypes.c_int64 * max(len(program.symbols), 1))()
-        size = ctypes.c_int64()
+        sizes = (ctypes.c_int64 * 2)()
         code = self.code.prepare(
             ctypes.addressof(in_shapes),
             ctypes.addressof(values),
             ctypes.addressof(out_shapes),
-            ctypes.addressof(size),
+            ctypes.addressof(sizes),
         )
         del keep
         if code:
             return self._explain(code, shapes)
         env = {symbol.name: values[i] for i, symbol in enumerate(program.symbols)}
         avals = tuple(Aval(tuple(s[: a.ndim]), a.dtype) for s, a in zip(outs, program.outputs, strict=True))
-        return _Layout(values, env, avals, size.value)
+        return _Layout(values, env, avals, *sizes)
 
     def _explain(self, code: int, shapes: tuple[tuple[int, ...], ...]) -> _Layout:
         """The error behind a code of `prepare`; a layout only for dims that native code cannot solve for."""
@@ -393,8 +399,9 @@ class Executable:
             raise ShapeError(f"[{program.name}] expected {self._expected()}, got shapes {_shapes(shapes)}.")
         values = (ctypes.c_int64 * max(len(program.symbols), 1))(*[env[s.name] for s in program.symbols])
         avals = tuple(Aval(tuple(dims.evaluate(n, env) for n in a.shape), a.dtype) for a in program.outputs)
-        size = sum(-(-dims.evaluate(n, env) // ALIGNMENT) * ALIGNMENT for n in program.slots)
-        return _Layout(values, env, avals, size)
+        size = sum(_rounded(dims.evaluate(n, env)) for n in program.slots)
+        scratch = max((_rounded(dims.evaluate(k.scratch, env)) for k in program.kernels), default=0)
+        return _Layout(values, env, avals, size, scratch)
 
     def _check_extents(self, env: Mapping[str, int], shapes: tuple[tuple[int, ...], ...]) -> None:
         """What `prepare` checks as TOO_LARGE.
@@ -462,6 +469,12 @@ def _out_of_bounds(index: int, extent: int, what: int) -> str:
 
 
 _BYTES = np.dtype(np.uint8)
+_THREADS = 1
+"""How many threads run a program."""
+
+
+def _rounded(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _address(view: np.ndarray) -> int:

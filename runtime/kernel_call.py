@@ -20,19 +20,23 @@ def call_kernel(
     begin: int = 0,
     end: int = WHOLE,
     workspace: int = 0,
+    scratch: int = 0,
     poll: Callable[[], int] | None = None,
 ) -> tuple[int, tuple[int, ...]]:
-    """Run the kernel at `address` over [begin, end) of its parallel loop, with `workspace` bytes of scratch
-    memory. Buffers are taken as they lie in memory and must have the kernel's dtypes. Returns the code and
-    the four values of the error record (zeros on success)."""
-    scratch = np.empty(workspace + 64, np.uint8)
-    aligned = -(-scratch.ctypes.data // 64) * 64
+    """Run the kernel at `address` over [begin, end) of its parallel loop, with `workspace` and `scratch`
+    bytes of memory. Buffers are taken as they lie in memory and must have the kernel's dtypes. Returns
+    the code and the four values of the error record (zeros on success)."""
+    shared = -(-workspace // 64) * 64
+    memory = np.empty(shared + scratch + 64, np.uint8)
+    aligned = -(-memory.ctypes.data // 64) * 64
     error = abi.error_type()()
     callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda _: poll() if poll else 0)
     context = abi.context_type()(
         version=abi.CONTEXT_VERSION,
         size=abi.CONTEXT_SIZE,
         workspace=aligned,
+        scratch=aligned + shared,
+        scratch_bytes=scratch,
         error=ctypes.addressof(error),
         poll=ctypes.cast(callback, ctypes.c_void_p).value,
     )

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,34 @@ def test_programs_compile_for_every_target(name: str) -> None:
     image = compile_kernels([parse_kernel(k.text) for k in program.kernels], target)
     assert set(image.entries) == {k.name for k in program.kernels}
     assert set(compile_module(emit_driver(program, target), target).entries) == {"prepare", "entry"}
+
+
+def test_scratch_of_a_thread() -> None:
+    """A kernel that copies each row through scratch, whose size depends on a dim: `prepare` says how much,
+    and the program runs with it."""
+    made = executable(scaled())
+    program = made.program
+    (old,) = program.kernels
+    (batch,) = program.symbols
+    text = """kernel @rows_through_scratch(x: f32 read, y: f32 write, s: f32 write; B) {
+      alloc row: f32[3 * B] in scratch at 128
+      parallel for i in [0, B) {
+        for j in [0, 3) {
+          row[i * 3 + j] = x[i * 3 + j] * 2.0:f32 + 1.0:f32
+          y[i * 3 + j] = row[i * 3 + j]
+        }
+        s[i] = row[i * 3] + row[i * 3 + 1] + row[i * 3 + 2]
+      }
+    }"""
+    kernel = replace(old, name="rows_through_scratch", text=text, scratch=128 + 12 * batch, loop=None)
+    program = replace(program, kernels=(kernel,))
+    assert Program.from_data(program.to_data()) == program
+    assert program.entry_digest != made.program.entry_digest
+    changed = Executable(program, [], made.target)
+    x = np.arange(21, dtype=np.float32).reshape(7, 3)
+    for got, expected in zip(changed([leaf(x)]), made([leaf(x)]), strict=True):
+        np.testing.assert_array_equal(got.view, expected.view)
+    assert changed._layout([x]).scratch == 256 and made._layout([x]).scratch == 0
 
 
 def test_profile_shows_text_at_every_level() -> None:

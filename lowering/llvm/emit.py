@@ -220,9 +220,9 @@ class _Emitter:
 
     def alloc(self, stmt: ir.Alloc) -> None:
         scalar = memory_scalar(stmt.dtype)
-        if stmt.space == "workspace":
+        if stmt.space in ("workspace", "scratch"):
             assert stmt.offset is not None
-            base = self.context_field("workspace")
+            base = self.context_field(stmt.space)
             pointer = self.w.op(f"getelementptr i8, ptr {base}, i64 {self.value(stmt.offset)}", stmt.buffer)
         else:
             assert isinstance(stmt.count, ir.Const)

@@ -24,11 +24,11 @@ def stage(kernel: Kernel, loop: str, buffer: str, space: str = "stack", offset: 
         for i in [0, 4) { for j in [0, 8) { y[i] = y[i] + x_tile[i * 8 + j] } }
 
     The tile has an axis for each loop, from `loop` inwards, whose index the address uses, in the order of the
-    loops, so that the innermost runs through it consecutively. `space` is `register`, `stack` or `workspace`
-    (from byte `offset` on). Raises LoopError unless all accesses to the buffer use one and the same address
-    over the same loops, of bounded extents and bounds known before `loop`, of scalars, and under no
-    condition; and when different digits of that address may mean the same element of a stored buffer. Stage
-    before vectorising.
+    loops, so that the innermost runs through it consecutively. `space` is `register`, `stack`, or `workspace`
+    or `scratch` from byte `offset` on. Raises LoopError unless all accesses to the buffer use one and the
+    same address over the same loops, of bounded extents and bounds known before `loop`, of scalars, and under
+    no condition; and when different digits of that address may mean the same element of a stored buffer.
+    Stage before vectorising.
     """
     place = rewrite.find(kernel, loop)
     old = place.loop
@@ -40,7 +40,7 @@ def stage(kernel: Kernel, loop: str, buffer: str, space: str = "stack", offset: 
     total = 1
     for size in sizes:
         total *= size
-    if total > _MOST and space != "workspace":
+    if total > _MOST and space not in ("workspace", "scratch"):
         raise refuse("stage", loop, f"the tile has {total} elements, more than {_MOST}")
     if any(a.store for a in found):
         if not distinct(found[0], axes, place.enclosing):
@@ -48,7 +48,7 @@ def stage(kernel: Kernel, loop: str, buffer: str, space: str = "stack", offset: 
     names = Names(kernel)
     name = names.fresh(f"{buffer}_tile")
     dtype = _dtype(found[0])
-    at = ir.index(offset) if space == "workspace" else None
+    at = ir.index(offset) if space in ("workspace", "scratch") else None
     own = _position(axes, sizes, {})
     readable = not any(b.name == buffer and b.access == "write" for b in kernel.buffers)
     made: list[Stmt] = [ir.Alloc(name, dtype, ir.index(total), space, at)]
