@@ -12,8 +12,9 @@ The context only ever grows at its end; `version` and `size` say what the caller
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
+
+from ingot.tracer.record import record
 
 CONTEXT_VERSION = 1
 KERNEL_SIGNATURE = (
@@ -22,7 +23,7 @@ KERNEL_SIGNATURE = (
 KERNEL_LLVM = "i32 (ptr, ptr, ptr, i64, i64)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Field:
     """One member of a C structure: name, C declaration, LLVM type, byte offset, and what it is for."""
 

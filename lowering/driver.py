@@ -12,7 +12,6 @@ a program, Python or C++, runs the same code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target
@@ -30,6 +29,7 @@ from ingot.lowering.program import (
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent, Monomial
+from ingot.tracer.record import record
 
 ALIGNMENT = 64
 _LIMIT = 1 << 63
@@ -483,7 +483,7 @@ _ASK_AFTER = 1 << 21
 """The bytes after which a loop asks whether to go on: some milliseconds at most."""
 
 
-@dataclass(frozen=True)
+@record
 class _Block:
     """`while` or `if`, the label of its condition or of its second branch, and that of what follows.
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ingot.lowering import points as pt
 from ingot.lowering.loop import Kernel
 from ingot.lowering.points import Place, Point, Points, places
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
+from ingot.tracer.record import record
 
 
 class Unfusable(Exception):
     """The members of a group cannot be computed in one kernel of its kind."""
 
 
-@dataclass(frozen=True)
+@record
 class Group:
     """`roots` are the values that a kernel writes; what lies between them and stored values is computed on
     the way.
@@ -32,7 +32,7 @@ class Group:
     roots: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Built:
     """A kernel; the dims that are its params, in order; the extent of its parallel loop, if it has one; and
     the bytes of scratch that a thread needs to run it."""

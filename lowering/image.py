@@ -22,10 +22,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ingot.tracer.errors import FormatError
+from ingot.tracer.record import record
 
 MAGIC = b"\x89INGIMG\n"
 VERSION = 1
@@ -41,7 +41,7 @@ def round_up(size: int, page: int) -> int:
     return -(-size // page) * page
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image:
     """Code for one target. `entries` maps names to offsets in `text`; at run time `rodata` lies
     `rodata_distance` bytes after the start of `text`."""

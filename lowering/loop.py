@@ -22,7 +22,7 @@ Rules that hold everywhere (`lowering.loop_verify` checks them):
   nothing. Its index range is what a caller splits between threads.
 
 The constructors below the grammar fold integers and broadcast scalars, and `lowering.loop_builder.Builder` is
-the convenient way to write kernels; the dataclasses themselves fold nothing, so that printing and parsing are
+the convenient way to write kernels; the records themselves fold nothing, so that printing and parsing are
 inverse to each other.
 """
 
@@ -31,10 +31,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 
 from ingot.tracer.errors import GraphError
+from ingot.tracer.record import field, record
 
 INDEX = "index"
 DTYPES = ("bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64", INDEX)
@@ -79,7 +79,7 @@ class LoopError(GraphError):
     """A kernel breaks an invariant of the loop IR, or its text does not parse."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Type:
     """`lanes` values of one dtype; `str` gives `f32` or `f32x16`."""
 
@@ -197,7 +197,7 @@ class Expr:
         return compare("ne", self, other)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Const(Expr):
     """A literal of `type`, the same in every lane: bool, int or float. Equality tells -0.0 from 0.0."""
 
@@ -214,7 +214,7 @@ class Const(Expr):
         return repr(self.value), self.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Var(Expr):
     """A variable, loop index, carried value or kernel param."""
 
@@ -222,7 +222,7 @@ class Var(Expr):
     type: Type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary(Expr):
     op: str
     x: Expr
@@ -232,7 +232,7 @@ class Unary(Expr):
         object.__setattr__(self, "type", self.x.type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary(Expr):
     op: str
     left: Expr
@@ -243,7 +243,7 @@ class Binary(Expr):
         object.__setattr__(self, "type", self.left.type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compare(Expr):
     op: str
     left: Expr
@@ -254,7 +254,7 @@ class Compare(Expr):
         object.__setattr__(self, "type", self.left.type.with_dtype("bool"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Select(Expr):
     """`yes` in the lanes where `mask` is set, else `no`; a scalar mask chooses whole values."""
 
@@ -267,7 +267,7 @@ class Select(Expr):
         object.__setattr__(self, "type", self.yes.type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Math(Expr):
     """A routine of `lowering.llvm.vecmath` (f32, f64), expanded inline. `fma` rounds once where the target
     can and is a multiplication and an addition where it cannot."""
@@ -280,7 +280,7 @@ class Math(Expr):
         object.__setattr__(self, "type", self.args[0].type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Convert(Expr):
     """The value as another dtype. Float to integer truncates and saturates, NaN gives 0; to bool is `!= 0`;
     integer to integer wraps; to a narrower float rounds to nearest even."""
@@ -293,7 +293,7 @@ class Convert(Expr):
         object.__setattr__(self, "type", self.x.type.with_dtype(self.dtype))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bitcast(Expr):
     """The bits as another dtype of the same size, same lanes."""
 
@@ -305,7 +305,7 @@ class Bitcast(Expr):
         object.__setattr__(self, "type", self.x.type.with_dtype(self.dtype))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Broadcast(Expr):
     """A scalar in every one of `lanes`."""
 
@@ -317,7 +317,7 @@ class Broadcast(Expr):
         object.__setattr__(self, "type", self.x.type.with_lanes(self.lanes))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ramp(Expr):
     """`base + lane * step` (scalar integers of one type); `Ramp(0, 1, n)` numbers the lanes."""
 
@@ -330,7 +330,7 @@ class Ramp(Expr):
         object.__setattr__(self, "type", self.base.type.with_lanes(self.lanes))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReduceLanes(Expr):
     """One scalar out of all lanes, combined pairwise: upper half with lower half until one lane is left
     (an odd middle lane joins the next round), so the result does not depend on the target."""
@@ -343,7 +343,7 @@ class ReduceLanes(Expr):
         object.__setattr__(self, "type", self.x.type.with_lanes(1))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shuffle(Expr):
     """Lanes picked by number out of `left` followed by `right`; -1 is a lane of no meaning."""
 
@@ -356,7 +356,7 @@ class Shuffle(Expr):
         object.__setattr__(self, "type", self.left.type.with_lanes(len(self.lanes)))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Extract(Expr):
     """One lane of `x`; a lane number outside of it is taken modulo the lanes."""
 
@@ -368,7 +368,7 @@ class Extract(Expr):
         object.__setattr__(self, "type", self.x.type.with_lanes(1))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Insert(Expr):
     """`x` with one lane replaced by the scalar `value`."""
 
@@ -381,7 +381,7 @@ class Insert(Expr):
         object.__setattr__(self, "type", self.x.type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Load(Expr):
     """Memory at `buffer[index]`. Scalar index: `type.lanes` consecutive elements; vector index: one element
     per lane. Lanes where `mask` is unset are not touched and give `otherwise` (zero when None)."""
@@ -403,13 +403,13 @@ class Stmt:
 Body = tuple[Stmt, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Let(Stmt):
     var: Var
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Store(Stmt):
     """Write `value` to `buffer[index]`, lanes as for `Load`; of lanes with one index the last one wins."""
 
@@ -420,7 +420,7 @@ class Store(Stmt):
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prefetch(Stmt):
     """Ask for the cache line of `buffer[index]`; the address may be invalid."""
 
@@ -428,7 +428,7 @@ class Prefetch(Stmt):
     index: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class For(Stmt):
     """`index` from `lo` while below `hi` by `step` (> 0). `carried` are the changing values as the body sees
     them, `inits` the first, `yields` the next, `results` the final ones, visible after the loop."""
@@ -445,7 +445,7 @@ class For(Stmt):
     results: tuple[Var, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class While(Stmt):
     """Repeat `body` while `condition`, an expression over the carried values, holds."""
 
@@ -457,7 +457,7 @@ class While(Stmt):
     results: tuple[Var, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class If(Stmt):
     """`then` or `orelse`; `results` are the yielded values of the branch taken."""
 
@@ -469,7 +469,7 @@ class If(Stmt):
     results: tuple[Var, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Alloc(Stmt):
     """Scratch memory with undefined content, alive to the end of the enclosing body. `register` (small,
     constant indices after unrolling) and `stack` need a constant `count`; `workspace` lies `offset` bytes
@@ -483,17 +483,17 @@ class Alloc(Stmt):
     offset: Expr | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Barrier(Stmt):
     """All memory effects before it are visible to all after it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Poll(Stmt):
     """Ask the host whether to stop (Ctrl-C, deadline); return its code if it is not zero."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fail(Stmt):
     """Write `code` and up to four index values into the error record and leave the kernel with `code`."""
 
@@ -501,7 +501,7 @@ class Fail(Stmt):
     values: tuple[Expr, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Buffer:
     """A kernel's memory argument: flat elements of `dtype`."""
 
@@ -510,7 +510,7 @@ class Buffer:
     access: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kernel:
     """`buffers` and `params` (index scalars: extents, strides, offsets) in the order of the call."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ingot.lowering.program import Buffer
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
+from ingot.tracer.record import record
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """`number` finds the buffer of a value; `slots` are the sizes of the workspace's parts in bytes."""
 

@@ -8,16 +8,16 @@ of their creation, so operands come before users and equal sub-expressions are o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ingot.tracer import dims, facts
 from ingot.tracer.dims import Extent
 from ingot.tracer.primitive import Primitive
+from ingot.tracer.record import record
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Point:
     """One scalar expression. `axes` are the loop axes that it depends on."""
 
@@ -26,7 +26,7 @@ class Point:
     number: int
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False, slots=False)
 class Place:
     """An integer that is affine in loop indices and loaded integers.
 
@@ -136,14 +136,14 @@ def linear(index: Sequence[Place], shape: Sequence[Extent]) -> Place:
 # -- kinds of points --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Number(Point):
     """A literal."""
 
     value: bool | int | float
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Read(Point):
     """Element `place` of the row-contiguous buffer of graph value `value`; where a mask point is false,
     nothing is read and the value has no meaning."""
@@ -153,7 +153,7 @@ class Read(Point):
     masks: tuple[Point, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Apply(Point):
     """An elementwise primitive."""
 
@@ -161,14 +161,14 @@ class Apply(Point):
     args: tuple[Point, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Position(Point):
     """An index as a number of the point's dtype (index arithmetic wraps to it)."""
 
     place: Place
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Divided(Point):
     """`place // divisor` or, with `rest`, `place % divisor`; both are non-negative."""
 
@@ -177,7 +177,7 @@ class Divided(Point):
     rest: bool
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Within(Point):
     """True where `0 <= place < size`, and `place` is a multiple of `step`."""
 
@@ -186,7 +186,7 @@ class Within(Point):
     step: int
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Choose(Point):
     """`yes` where all masks hold, else `no`."""
 
@@ -200,7 +200,7 @@ CHECKED = ("gather", "scatter", "slice", "slice_update")
 starts."""
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Bounded(Point):
     """An integer of the data as an index below `extent`, for the operation `what`. One that is out of bounds
     fails the kernel, unless a mask is false there."""
@@ -216,7 +216,7 @@ class Bounded(Point):
         return self.what in ("gather", "scatter")
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Held(Point):
     """Graph value `value` at the current indices, which an earlier part of the kernel left in registers."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from ingot.tracer import dims_text, dtypes
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent, Guard
 from ingot.tracer.errors import FormatError
+from ingot.tracer.record import field, record
 
 if TYPE_CHECKING:
     from ingot.lowering.loop import Kernel
@@ -25,7 +25,7 @@ MOST_BYTES = 1 << 62
 """No value may be larger, so that offsets into it fit in 64 bits."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class KernelCode:
     """One kernel: loop IR text, and what a reader wants to know of it.
 
@@ -61,7 +61,7 @@ class KernelCode:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@record
 class HostCall:
     """A primitive that the interpreter evaluates: a graph of one node, as text."""
 
@@ -70,7 +70,7 @@ class HostCall:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """A kernel (`kernel` counts in the program's kernels), a host call (`host`) or a mark, on buffers by
     number.
@@ -86,7 +86,7 @@ class Step:
     mark: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Buffer:
     """Memory that a step reads or writes: `place` is `input`, `constant`, `output` or `workspace`, `index`
     counts within it (for the workspace: slots)."""
@@ -96,7 +96,7 @@ class Buffer:
     aval: Aval
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Program:
     """Kernels and steps. Sizes are extents over `symbols`; the workspace is a row of `slots`, sizes in
     bytes, each rounded up to 64. `extents` are all expressions that kernels may compute: `prepare` refuses

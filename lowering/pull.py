@@ -4,7 +4,6 @@ read."""
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ingot.lowering import rules
@@ -14,12 +13,13 @@ from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal, Node, Operand
 from ingot.tracer.primitives.shape import OptimizationBarrier, Reshape
+from ingot.tracer.record import record
 
 Index = tuple[Place, ...]
 Masks = tuple[Point, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """An element of an operand that a rule asks for; where a mask is false, it may be anything."""
 
@@ -28,7 +28,7 @@ class Request:
     masks: Masks
 
 
-@dataclass(frozen=True)
+@record
 class Site:
     """What a rule of `rules.shape` sees: the table of points, operand and result avals, and the masks in
     force."""

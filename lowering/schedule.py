@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 
 from ingot.lowering import points as pt
@@ -23,11 +22,12 @@ from ingot.tracer.primitives.shape import (
     Slice,
     Transpose,
 )
+from ingot.tracer.record import record
 
 _NESTS: dict[str, ModuleType] = {"rows": rows, "dot": dot, "scatter": scatter}
 
 
-@dataclass(frozen=True)
+@record
 class Scheduled:
     """A group with its kernel. `buffers` are the graph values behind the kernel's buffers; `primitives`
     counts what was fused, by name; `cost` is about the number of instructions per element of the group's

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from ingot.lowering.llvm.target import Target, current
 from ingot.lowering.program import KernelCode, Program, depths
 from ingot.tracer.dims import Extent
+from ingot.tracer.record import record
 
 
-@dataclass
+@record(frozen=False)
 class Counters:
     """Counts since the start of the process. `kernels_compiled` and `drivers_compiled` went through LLVM;
     `images_loaded` were mapped into memory, from LLVM or from the cache; `programs_built` were lowered,
@@ -24,13 +24,13 @@ class Counters:
     executables_reused: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in type(self).__match_args__}
 
 
 counters = Counters()
 
 
-@dataclass(frozen=True)
+@record
 class StepInfo:
     """One step of a program: a native kernel, a host call (`native` is False), which the interpreter runs, or
     a mark of native control flow: `while`, `do`, `if`, `else`, `end`.

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ from ingot.tracer.primitives import elementwise as ew
 from ingot.tracer.primitives import index as ix
 from ingot.tracer.primitives import reduce as rd
 from ingot.tracer.primitives import shape as sh
+from ingot.tracer.record import replace
 
 F32, I32 = dtypes.float32, dtypes.int32
 B = Dim("B", min=0, max=64)

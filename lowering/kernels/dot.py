@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
@@ -28,6 +27,7 @@ from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph
 from ingot.tracer.primitives.contract import DotGeneral
+from ingot.tracer.record import record
 
 ROW_BLOCK = 48
 """Rows of a parallel piece: a multiple of every tile height."""
@@ -37,7 +37,7 @@ K_BLOCK = 256
 BATCH, ROWS, COLUMNS, SUMMED = range(4)
 
 
-@dataclass
+@record(frozen=False)
 class Plan:
     """A contraction as points: `left` and `right` at the indices of the loop axes, whose roles are in
     `roles`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
@@ -30,6 +29,7 @@ from ingot.lowering.rules.reduce import Accumulator, accumulator, reduced_axes
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal
+from ingot.tracer.record import field, record
 
 MAP_BLOCK = 16384
 """Elements of a parallel piece of a one-dimensional map."""
@@ -39,7 +39,7 @@ SUM_BLOCK = 256
 """Additions in a row to one accumulator before it joins the total."""
 
 
-@dataclass
+@record(frozen=False)
 class Reduction:
     """A reduction of a stage; `held` is its result at the kept indices."""
 
@@ -50,7 +50,7 @@ class Reduction:
     held: Point
 
 
-@dataclass
+@record(frozen=False)
 class Stage:
     """One pass over the reduced axes. Stores are (graph value, element number, point); those `after` the
     pass are at the kept indices, with its reductions known."""
@@ -63,7 +63,7 @@ class Stage:
         return [r.x for r in self.reductions] + [p for _, _, p in (*self.stores, *self.after)]
 
 
-@dataclass
+@record(frozen=False)
 class Plan:
     """A group as point expressions, by stages. `extents` are those of the loop axes, by number."""
 

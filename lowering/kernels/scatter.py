@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
@@ -17,12 +16,13 @@ from ingot.lowering.rules.index import loops_of
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph
 from ingot.tracer.primitives.index import Scatter
+from ingot.tracer.record import record
 
 _COMBINE = {"add": "add", "mul": "mul", "min": "min", "max": "max"}
 _BOOL_COMBINE = {"add": "or", "mul": "and", "min": "and", "max": "or"}
 
 
-@dataclass
+@record(frozen=False)
 class Plan:
     """`copy` writes the base; then `update` is combined into element `place`, for every index of
     `extents`."""

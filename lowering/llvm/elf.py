@@ -9,9 +9,9 @@ addresses, an unknown relocation) is refused, because such code could not run fr
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from ingot.lowering.image import Image, round_up
+from ingot.tracer.record import record
 
 _PROGBITS, _SYMTAB, _RELA, _NOBITS, _REL = 1, 2, 4, 8, 9
 _WRITE, _ALLOC, _EXECINSTR = 1, 2, 4
@@ -30,7 +30,7 @@ class LinkError(RuntimeError):
     """The object needs something that a flat image cannot hold."""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Section:
     name: str
     kind: int
@@ -104,7 +104,7 @@ def _place(sections: list[_Section], at: int) -> int:
     return at
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Symbol:
     name: str
     address: int  # -1: not in the image

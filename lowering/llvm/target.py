@@ -11,13 +11,13 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from dataclasses import dataclass, replace
 from functools import cache
 
 from ingot.tracer import config
+from ingot.tracer.record import record, replace
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """`bits` is the vector width, `registers` the number of vector registers, `half` whether float16
     conversion is an instruction, `page` the size to which code and constants are aligned in images."""

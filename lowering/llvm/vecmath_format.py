@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ingot.lowering.loop import Bitcast, Convert, Expr, Type, compare, const, fma, select
+from ingot.tracer.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Format:
     """What the routines need to know of a floating-point format.
 

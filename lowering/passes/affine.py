@@ -11,18 +11,18 @@ what makes the comparison succeed. Different buffers are taken not to overlap.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Expr, For, Stmt, Var
 from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.rewrite import Place
+from ingot.tracer.record import record
 
 Monomial = tuple[Expr, ...]
 _LIMIT = 64  # terms of a polynomial; beyond that an expression stays opaque
 
 
-@dataclass(frozen=True)
+@record
 class Poly:
     """A sum of `coefficient * product of atoms`, without zero coefficients."""
 
@@ -217,7 +217,7 @@ class Facts:
         return self.is_positive(a - b + Poly.constant(1))
 
 
-@dataclass(frozen=True)
+@record
 class Access:
     """A load or store with its loops, `lets` visible at it, and whether it stands under a condition."""
 
@@ -273,7 +273,7 @@ def _visible(body: Sequence[Stmt], lets: Mapping[str, Expr]) -> dict[str, Expr]:
     return {**lets, **{s.var.name: s.value for s in body if isinstance(s, ir.Let)}}
 
 
-@dataclass(frozen=True)
+@record
 class Digits:
     """An address as `base + sum(stride * digit)`; `spans` has the largest digit for each stride, `shared` the
     strides of several digits, `groups` closer bounds of what some strides add up to."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Expr, For, Kernel, Stmt, Var
 from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.affine import extent
 from ingot.lowering.passes.rewrite import Names, subexpressions, variables
+from ingot.tracer.record import replace
 
 
 def hoist(kernel: Kernel, loop: str) -> Kernel:

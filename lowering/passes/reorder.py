@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ingot.lowering.loop import For, Kernel
 from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.affine import conflict
 from ingot.lowering.passes.rewrite import Place, refuse, variables
+from ingot.tracer.record import replace
 
 
 def reorder(kernel: Kernel, outer: str, inner: str) -> Kernel:

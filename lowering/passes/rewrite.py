@@ -7,16 +7,16 @@ returns the kernel itself when nothing changed, and raises `LoopError` when the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Body, Expr, For, Kernel, LoopError, Stmt, Var
 from ingot.lowering.loop_verify import children
+from ingot.tracer.record import record, replace
 
 Env = Mapping[str, Expr]
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """A loop and what surrounds it: enclosing loops from the outside in, and the values of the `Let`s that
     are visible at it."""

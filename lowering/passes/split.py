@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import IDX, Body, For, Kernel, Stmt, Var
 from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.affine import extent
 from ingot.lowering.passes.reorder import reorder
 from ingot.lowering.passes.rewrite import Names, refuse
+from ingot.tracer.record import replace
 
 TAILS = ("exact", "guarded", "masked", "peeled")
 

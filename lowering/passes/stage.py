@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Body, Expr, For, Kernel, Stmt
 from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.affine import Access, accesses, distinct, extent, extent_bounds, poly
 from ingot.lowering.passes.rewrite import Copier, Names, refuse, variables
+from ingot.tracer.record import replace
 
 _MOST = 1 << 16  # elements of a tile on the stack
 

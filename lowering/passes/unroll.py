@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Body, Expr, For, Kernel, Stmt
@@ -11,6 +10,7 @@ from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.affine import conflict, extent
 from ingot.lowering.passes.rewrite import Copier, Names, refuse
 from ingot.lowering.passes.split import peel
+from ingot.tracer.record import replace
 
 _MOST = 1024
 

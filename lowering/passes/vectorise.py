@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Body, Const, Expr, For, Kernel, Stmt, Var
@@ -12,6 +11,7 @@ from ingot.lowering.passes import rewrite
 from ingot.lowering.passes.affine import conflict, extent
 from ingot.lowering.passes.rewrite import Names, refuse, subexpressions
 from ingot.lowering.passes.split import peel
+from ingot.tracer.record import record, replace
 
 _REDUCTIONS = ("add", "mul", "min", "max", "and", "or", "xor")
 
@@ -138,7 +138,7 @@ def neutral(op: str, type: ir.Type) -> Const:
 # Widening
 
 
-@dataclass(frozen=True)
+@record
 class Lane:
     """A value in all lanes: `base + lane * step` when there is a step (0: the same in all), else the vector
     `base`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Expr
@@ -12,11 +11,12 @@ from ingot.lowering.rules.registry import nests
 from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives import reduce as rd
+from ingot.tracer.record import record
 
 Exprs = Sequence[Expr]
 
 
-@dataclass(frozen=True)
+@record
 class Accumulator:
     """How a reduction of elements of `dtype` (float16 and bfloat16: of float32) runs.
 

@@ -8,7 +8,6 @@ rules look.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives import elementwise as ew
 from ingot.tracer.primitives import reduce as rd
 from ingot.tracer.primitives import shape as sh
+from ingot.tracer.record import record
 
 
-@dataclass(frozen=True)
+@record
 class Match:
     """A node about to be added: its primitive, new operands, and what is known of them."""
 
