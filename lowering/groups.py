@@ -80,7 +80,7 @@ def rebuilt(roots: Sequence[Point], removed: frozenset[int]) -> tuple[Points, di
                     found[point.index], point.extent, point.what, many(point.masks), point.axes - removed
                 )
             case pt.Held():
-                new = table.held(point.value, point.dtype, point.axes - removed)
+                new = table.held(point.value, point.dtype, point.axes - removed, point.part)
             case _:
                 raise TypeError(f"not a point: {point!r}")
         found[point] = new

@@ -26,6 +26,7 @@ from ingot.lowering.pull import producers
 from ingot.lowering.schedule import Scheduled, schedule
 from ingot.lowering.simplify.algebra import apply_rules
 from ingot.lowering.simplify.common import drop_dead, merge_common
+from ingot.lowering.simplify.expand import expand
 from ingot.lowering.simplify.inline import inline_calls
 from ingot.lowering.simplify.outputs import own_outputs
 from ingot.tracer import config, facts
@@ -36,6 +37,7 @@ GraphPass = Callable[[Graph], Graph]
 
 SIMPLIFY: tuple[tuple[str, GraphPass], ...] = (
     ("inline", inline_calls),
+    ("expand", expand),
     ("rules", apply_rules),
     ("common", merge_common),
     ("dead", drop_dead),

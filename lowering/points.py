@@ -2,7 +2,8 @@
 
 Between graph and loop IR. Views (broadcast, transpose, slice, reshape, reverse) are no computation here:
 they only change the `Place` at which a buffer is read. Points are interned in a `Points` table in the order
-of their creation, so operands come before users and equal sub-expressions are one object.
+of their creation, so operands come before users and equal sub-expressions are one object. A complex number is
+a `Pair` of real points until it is stored; no kernel computes with pairs.
 """
 
 from __future__ import annotations
@@ -218,9 +219,19 @@ class Bounded(Point):
 
 @record(eq=False)
 class Held(Point):
-    """Graph value `value` at the current indices, which an earlier part of the kernel left in registers."""
+    """Graph value `value` at the current indices, which an earlier part of the kernel left in registers; of
+    a complex one the real part (`part` 0) or the imaginary part (1)."""
 
     value: int
+    part: int
+
+
+@record(eq=False)
+class Pair(Point):
+    """The complex number `re + im * i` of two real points. In memory they lie side by side."""
+
+    re: Point
+    im: Point
 
 
 class Points:
@@ -240,10 +251,19 @@ class Points:
             self.all.append(found)
         return found
 
-    def number(self, value: bool | int | float, dtype: str) -> Point:
+    def pair(self, re: Point, im: Point) -> Point:
+        return self._make(Pair, (re.number, im.number), "c64", (re.axes, im.axes), re, im)
+
+    def number(self, value: bool | int | float | complex, dtype: str) -> Point:
+        if dtype == "c64":
+            value = complex(value)
+            return self.pair(self.number(value.real, "f32"), self.number(value.imag, "f32"))
         return self._make(Number, (repr(value),), dtype, (), value)
 
     def read(self, value: int, dtype: str, place: Place, masks: tuple[Point, ...] = ()) -> Point:
+        if dtype == "c64":
+            first = place.scaled(2)
+            return self.pair(*(self.read(value, "f32", first + part, masks) for part in (0, 1)))
         axes = (place.axes, *(m.axes for m in masks))
         return self._make(Read, (value, place.key, _numbers(masks)), dtype, axes, value, place, masks)
 
@@ -252,6 +272,8 @@ class Points:
         return self._make(Apply, key, dtype, (a.axes for a in args), primitive, tuple(args))
 
     def position(self, place: Place, dtype: str) -> Point:
+        if dtype == "c64":
+            return self.pair(self.position(place, "f32"), self.number(0.0, "f32"))
         return self._make(Position, (place.key,), dtype, (place.axes,), place)
 
     def divided(self, place: Place, divisor: Extent, rest: bool) -> Point:
@@ -261,6 +283,8 @@ class Points:
         return self._make(Within, (place.key, size, step), "bool", (place.axes,), place, size, step)
 
     def choose(self, masks: tuple[Point, ...], yes: Point, no: Point) -> Point:
+        if isinstance(yes, Pair) and isinstance(no, Pair):
+            return self.pair(self.choose(masks, yes.re, no.re), self.choose(masks, yes.im, no.im))
         axes = (*(m.axes for m in masks), yes.axes, no.axes)
         key = (_numbers(masks), yes.number, no.number)
         return self._make(Choose, key, yes.dtype, axes, masks, yes, no)
@@ -278,12 +302,32 @@ class Points:
         axes = (inside, index.axes, *(m.axes for m in masks))
         return self._make(Bounded, key, "index", axes, index, extent, what, masks)
 
-    def held(self, value: int, dtype: str, axes: Iterable[int]) -> Point:
-        return self._make(Held, (value,), dtype, (frozenset(axes),), value)
+    def held(self, value: int, dtype: str, axes: Iterable[int], part: int = 0) -> Point:
+        axes = frozenset(axes)
+        if dtype == "c64":
+            return self.pair(*(self.held(value, "f32", axes, part) for part in (0, 1)))
+        return self._make(Held, (value, part), dtype, (axes,), value, part)
 
 
 def _numbers(points: Iterable[Point]) -> tuple[int, ...]:
     return tuple(p.number for p in points)
+
+
+def parts(point: Point) -> tuple[Point, ...]:
+    """The real points of a point: two of a complex one."""
+    return (point.re, point.im) if isinstance(point, Pair) else (point,)
+
+
+Stored = tuple[int, Place, Point]
+"""A store: graph value, element number in its buffer, real point."""
+
+
+def stores(value: int, place: Place, point: Point) -> list[Stored]:
+    """What writes `point` to element `place` of the buffer of `value`."""
+    if isinstance(point, Pair):
+        first = place.scaled(2)
+        return [(value, first, point.re), (value, first + 1, point.im)]
+    return [(value, place, point)]
 
 
 def operands(point: Point) -> tuple[Point, ...]:
@@ -299,6 +343,8 @@ def operands(point: Point) -> tuple[Point, ...]:
             return (*masks, yes, no)
         case Bounded(index=index, masks=masks):
             return (index, *masks)
+        case Pair(re=re, im=im):
+            return (re, im)
     return ()
 
 

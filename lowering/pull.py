@@ -130,6 +130,9 @@ class Puller:
         args = []
         for i, aval in enumerate(avals):
             args.append((yield Request(i, broadcast_index(index, aval.shape, result.shape), masks)))
+        rule = rules.composed_rule(type(node.primitive), avals, result)
+        if rule is not None:
+            return rule(node.primitive, self.points, *args)
         return self.points.apply(node.primitive, args, result.dtype.short)
 
 

@@ -50,15 +50,21 @@ def schedule(
     points = plan.points()
     reads = sorted({p.value for p in points if isinstance(p, pt.Read)})
     writes = [root for root in group.roots if root in needed or root in reads]
-    memory = [(v, graph.avals[v].dtype.short, "read") for v in reads if v not in writes]
+    memory = [(v, _in_memory(graph, v), "read") for v in reads if v not in writes]
     for root in writes:
         reread = root in reads or group.kind == "scatter"
-        memory.append((root, graph.avals[root].dtype.short, "readwrite" if reread else "write"))
+        memory.append((root, _in_memory(graph, root), "readwrite" if reread else "write"))
     buffers = tuple(value for value, _, _ in memory)
     counts = _fused(nodes_of(graph, group, buffers))
     built = nest.build(plan, _name(group, list(counts)), target, memory)
     cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
     return Scheduled(group, built, buffers, tuple(counts.items()), cost)
+
+
+def _in_memory(graph: Graph, value: int) -> str:
+    """The dtype of the elements of a buffer: complex numbers are pairs of float32."""
+    short = graph.avals[value].dtype.short
+    return "f32" if short == "c64" else short
 
 
 def nodes_of(graph: Graph, group: Group, buffers: Iterable[int]) -> list[Node]:

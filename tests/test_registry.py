@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 import ingot as mx
+from ingot.lowering.llvm.target import current
+from ingot.lowering.pipeline import lower
 from ingot.tracer import dims, dtypes
 from ingot.tracer.array import array, leaf, record_all
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim
+from ingot.tracer.graph import GraphBuilder
 from ingot.tracer.primitive import Primitive, has_rule, registry
 from ingot.tracer.text import parse_graph, print_graph
 from ingot.tracer.trace import trace
@@ -307,6 +310,37 @@ def test_compiled_is_as_interpreted(case: Case) -> None:
     for got, want, aval in zip(found, evaluated(case.primitive, case.operands), _results(case), strict=True):
         assert got.dtype == want.dtype
         close(got, want, max(tolerance(case, aval), TOLERANCES.get(aval.dtype.short, 0.0)))
+
+
+def _variants(case: Case) -> Iterator[tuple[Primitive, tuple[Aval, ...]]]:
+    """The use of a primitive in a case, for every dtype that it takes: as operands, and as parameter."""
+    given = tuple(avals(case))
+    params = case.primitive.params()
+    fields = [name for name, value in params.items() if isinstance(value, dtypes.Dtype)]
+    for dtype in dtypes.ALL:
+        changed = type(case.primitive)(**{**params, **dict.fromkeys(fields, dtype)})
+        for old in dict.fromkeys(a.dtype for a in given):
+            operands = tuple(Aval(a.shape, dtype) if a.dtype is old else a for a in given)
+            yield case.primitive, operands
+            if fields:
+                yield changed, operands
+        yield changed, given
+
+
+@pytest.mark.parametrize("name", sorted(registry))
+def test_native_for_every_dtype(name: str) -> None:
+    target, taken = current(), set()
+    for case in SAMPLES[name][:4]:
+        for primitive, operands in dict.fromkeys(_variants(case)):
+            b = GraphBuilder(name, operands)
+            try:
+                results = b.add(primitive, range(len(operands)))
+            except (ValueError, TypeError):
+                continue  # not for this dtype
+            taken.update(a.dtype for a in (*operands, *(b.avals[r] for r in results)))
+            program = lower(b.finish(results), target)
+            assert not program.hosts, f"{primitive!r} of {operands}"
+    assert taken
 
 
 def test_leaf_keeps_the_dtype() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ingot.lowering import pipeline
 from ingot.lowering.simplify import algebra
 from ingot.lowering.simplify.common import drop_dead, merge_common
+from ingot.lowering.simplify.expand import EXPANSIONS
 from ingot.lowering.simplify.inline import inline_calls
 from ingot.lowering.simplify.outputs import own_outputs
 from ingot.runtime.interpreter import run
@@ -78,11 +79,11 @@ def test_passes_return_the_graph_itself_when_nothing_changes() -> None:
 
 def test_every_rule_has_an_equation_and_a_case() -> None:
     text = "".join(p.read_text() for p in (Path(__file__).parent / "filetests" / "simplify").glob("*.ingot"))
-    for rules in algebra.RULES.values():
-        for rule in rules:
-            equation = (rule.__doc__ or "").split(";")[0]
-            assert "=" in equation, rule
-            assert f"@{rule.__name__.removesuffix('_two')}(" in text, f"no file test for {rule.__name__}"
+    rules = [rule for rules in algebra.RULES.values() for rule in rules]
+    for rule in (*rules, *EXPANSIONS.values()):
+        equation = (rule.__doc__ or "").split(";")[0]
+        assert "=" in equation, rule
+        assert f"@{rule.__name__.removesuffix('_two')}(" in text, f"no file test for {rule.__name__}"
 
 
 def test_calls_are_inlined_with_their_dims() -> None:

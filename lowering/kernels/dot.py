@@ -89,7 +89,7 @@ def plan(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[i
             raise Unfusable
         point = puller.pull(root, full(space))
         if root in needed:
-            stores.append((root, linear(full(space), space), point))
+            stores.extend(pt.stores(root, linear(full(space), space), point))
     return Plan(extents, roles, sides[0], sides[1], held, stores)
 
 

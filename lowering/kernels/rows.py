@@ -25,7 +25,7 @@ from ingot.lowering.loop import Expr
 from ingot.lowering.loop_builder import Builder
 from ingot.lowering.points import ZERO, Place, Point, Points, along, linear
 from ingot.lowering.pull import Index, Puller, is_full, is_one, producers
-from ingot.lowering.rules.reduce import Accumulator, accumulator, reduced_axes
+from ingot.lowering.rules.reduce import Accumulator, accumulators, reduced_axes
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal
@@ -41,13 +41,14 @@ SUM_BLOCK = 256
 
 @record(frozen=False)
 class Reduction:
-    """A reduction of a stage; `held` is its result at the kept indices."""
+    """A reduction of a stage; `held` is its result at the kept indices. A product of complex numbers has two
+    points of each, else there is one."""
 
     value: int
     accumulator: Accumulator
     axis: int
-    x: Point
-    held: Point
+    xs: tuple[Point, ...]
+    held: tuple[Point, ...]
 
 
 @record(frozen=False)
@@ -60,7 +61,10 @@ class Stage:
     after: list[tuple[int, Place, Point]] = field(default_factory=list)
 
     def roots(self) -> list[Point]:
-        return [r.x for r in self.reductions] + [p for _, _, p in (*self.stores, *self.after)]
+        return [*self.operands(), *(p for _, _, p in (*self.stores, *self.after))]
+
+    def operands(self) -> list[Point]:
+        return [x for r in self.reductions for x in r.xs]
 
 
 @record(frozen=False)
@@ -155,15 +159,17 @@ class _Planner:
             kept = [a for a in range(len(self.group.space)) if a not in axes]
             held = self.points.held(root, aval.dtype.short, kept)
             self.helds[root] = held
-            acc = accumulator(node.primitive, source.dtype.short)
-            stage.reductions.append(Reduction(root, acc, min(axes, default=-1), x, held))
-            stage.after.append((root, self.element(self.kept_index(root), root), held))
+            axis = min(axes, default=-1)
+            for acc, *at in accumulators(node.primitive, source.dtype.short):
+                xs, results = (tuple(pt.parts(p)[i] for i in at) for p in (x, held))
+                stage.reductions.append(Reduction(root, acc, axis, xs, results))
+            stage.after.extend(pt.stores(root, self.element(self.kept_index(root), root), held))
         elif self.is_full_map(root):
             index = self.whole()
-            stage.stores.append((root, self.element(index, root), puller.pull(root, index)))
+            stage.stores.extend(pt.stores(root, self.element(index, root), puller.pull(root, index)))
         else:
             index = self.kept_index(root)
-            stage.after.append((root, self.element(index, root), puller.pull(root, index)))
+            stage.after.extend(pt.stores(root, self.element(index, root), puller.pull(root, index)))
 
     def whole(self) -> Index:
         return whole_index(self.group.space)
@@ -234,7 +240,7 @@ def simplified(plan: Plan) -> Plan:
     extents, gone = merged_axes(neighbours, classes, [*walked, *kept_only])
     if not gone:
         return plan
-    _, found = rebuilt([*points, *(r.held for s in plan.stages for r in s.reductions)], gone)
+    _, found = rebuilt([*points, *(h for s in plan.stages for r in s.reductions for h in r.held)], gone)
 
     def moved(items: Sequence[tuple[int, Place, Point]]) -> list[tuple[int, Place, Point]]:
         return [
@@ -246,9 +252,12 @@ def simplified(plan: Plan) -> Plan:
             for value, p, point in items
         ]
 
+    def many(points: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple(found[p] for p in points)
+
     stages = [
         Stage(
-            [Reduction(r.value, r.accumulator, r.axis, found[r.x], found[r.held]) for r in s.reductions],
+            [Reduction(r.value, r.accumulator, r.axis, many(r.xs), many(r.held)) for r in s.reductions],
             moved(s.stores),
             moved(s.after),
         )
@@ -430,10 +439,10 @@ class Writer:
         for reduction in stage.reductions:
             acc, n = reduction.accumulator, len(reduction.accumulator.initial)
             joined = tree(acc.join, [part[at : at + n] for part in state])
-            result = acc.lanes(joined) if along_vector else joined[-1]
+            results = acc.lanes(joined, self.b.let) if along_vector else joined[-len(reduction.held) :]
             at += n
-            dtype = reduction.held.dtype
-            self.body.values[reduction.held.number] = self.b.let(ir.convert(result, dtype), "total")
+            for held, result in zip(reduction.held, results, strict=True):
+                self.body.values[held.number] = self.b.let(ir.convert(result, held.dtype), "total")
 
     def nest(self, stage: Stage, serial: Sequence[int], state: list[list[Expr]]) -> list[list[Expr]]:
         if not serial:
@@ -525,20 +534,21 @@ class Writer:
     def inside(self, stage: Stage, state: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
         """One element, or one vector of them: evaluate, accumulate, store."""
         body = self.body
-        body.emit(pt.reachable([r.x for r in stage.reductions] + [p for _, _, p in stage.stores]))
+        body.emit(pt.reachable([*stage.operands(), *(p for _, _, p in stage.stores)]))
         (carried,) = state
         following: list[Expr] = []
         for r in stage.reductions:
             acc, lanes = r.accumulator, self.lanes
-            x = ir.convert(ir.broadcast(body[r.x], lanes), acc.dtype)
+            xs = [ir.convert(ir.broadcast(body[x], lanes), acc.dtype) for x in r.xs]
             if body.mask is not None and self.axis in self.plan.reduced:
-                x = ir.select(body.mask, x, ir.broadcast(acc.neutral, lanes))
+                pairs = zip(xs, acc.neutral, strict=True)
+                xs = [ir.select(body.mask, x, ir.broadcast(neutral, lanes)) for x, neutral in pairs]
             position = None
             if acc.positions:
                 place = along(r.axis) if r.axis in self.plan.extents else ZERO
                 position = ir.broadcast(ir.convert(body.spread(place), "u32"), lanes)
             mine = carried[len(following) : len(following) + len(acc.initial)]
-            following += [self.b.let(v, "next") for v in acc.step(mine, x, position)]
+            following += [self.b.let(v, "next") for v in acc.step(mine, xs, position)]
         for item in stage.stores:
             body.store(*item)
         return [following]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
 from ingot.lowering.groups import Built, Group, Memory
 from ingot.lowering.kernels import rows
@@ -12,33 +11,36 @@ from ingot.lowering.kernels.body import Body
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.points import ZERO, Place, Point, Points, along, broadcast_index, linear
 from ingot.lowering.pull import Index, Puller, producers
+from ingot.lowering.rules.composed import combined
 from ingot.lowering.rules.index import loops_of
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph
+from ingot.tracer.primitive import Primitive
+from ingot.tracer.primitives import elementwise as ew
 from ingot.tracer.primitives.index import Scatter
 from ingot.tracer.record import record
 
-_COMBINE = {"add": "add", "mul": "mul", "min": "min", "max": "max"}
-_BOOL_COMBINE = {"add": "or", "mul": "and", "min": "and", "max": "or"}
+_COMBINE: dict[str, Primitive] = {"add": ew.Add(), "mul": ew.Mul(), "min": ew.Minimum(), "max": ew.Maximum()}
 
 
 @record(frozen=False)
 class Plan:
-    """`copy` writes the base; then `update` is combined into element `place`, for every index of
-    `extents`."""
+    """`copy` writes the base; then, for every index of `extents`, what is `held` in the elements of `stores`
+    is exchanged for new values that may depend on it."""
 
-    value: int
-    mode: str
     copy: rows.Plan
     extents: dict[int, Extent]
-    update: Point
-    place: Place
+    held: tuple[Point, ...]
+    stores: list[pt.Stored]
 
     def points(self) -> list[Point]:
         return [*self.copy.points(), *self.update_points()]
 
     def update_points(self) -> list[Point]:
-        return pt.reachable([self.update, *(p for p, _ in self.place.loaded)])
+        return pt.reachable([*(point for _, _, point in self.stores), *self.place_points()])
+
+    def place_points(self) -> list[Point]:
+        return pt.reachable([point for _, place, _ in self.stores for point, _ in place.loaded])
 
 
 def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
@@ -55,7 +57,7 @@ def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
 
     whole = tuple(along(a) for a in range(len(shape)))
     puller = Puller(graph, Points(), stored.__contains__, nothing)
-    stage = rows.Stage(stores=[(root, linear(whole, shape), puller.pull(base, whole))])
+    stage = rows.Stage(stores=pt.stores(root, linear(whole, shape), puller.pull(base, whole)))
     copy = rows.Plan(dict(enumerate(shape)), frozenset(), [stage])
 
     points = Points()
@@ -78,12 +80,18 @@ def plan(graph: Graph, group: Group, stored: frozenset[int]) -> Plan:
         checked = points.bounded(chosen, shape[axis], "scatter", (), loops_of(at, avals[nth].shape))
         found.append(Place(0, (), ((checked, 1),)))
     place = linear(found, shape) if found else ZERO
-    return Plan(root, scatter.mode, copy, dict(enumerate(extents)), puller.pull(update, index), place)
+    dtype = graph.avals[root].dtype.short
+    new = puller.pull(update, index)
+    old = points.held(root, dtype, range(len(extents)))
+    if dtype == "c64":
+        new = combined(points, scatter.mode, old, new)
+    elif scatter.mode != "set":
+        new = points.apply(_COMBINE[scatter.mode], (old, new), dtype)
+    return Plan(copy, dict(enumerate(extents)), pt.parts(old), pt.stores(root, place, new))
 
 
 def simplified(plan: Plan) -> Plan:
-    copy = rows.simplified(plan.copy)
-    return Plan(plan.value, plan.mode, copy, plan.extents, plan.update, plan.place)
+    return Plan(rows.simplified(plan.copy), plan.extents, plan.held, plan.stores)
 
 
 def build(plan: Plan, name: str, target: Target, buffers: Memory) -> Built:
@@ -105,13 +113,10 @@ def _updates(body: Body, plan: Plan, axes: Sequence[int]) -> None:
             with body.axis(axes[0], scope.index):
                 _updates(body, plan, axes[1:])
         return
-    value = body[plan.update]
-    buffer = body.buffers[plan.value]
-    at = body.b.let(body.place(plan.place)[0], "at")
-    if plan.mode != "set":
-        old = body.b.let(body.b.load(buffer, at), "old")
-        op = (_BOOL_COMBINE if old.type.dtype == "bool" else _COMBINE)[plan.mode]
-        # exact for half precision too: only min and max of it come here
-        wide = "f32" if old.type.dtype in ir.NARROW_FLOATS else old.type.dtype
-        value = ir.convert(ir.Binary(op, ir.convert(old, wide), ir.convert(value, wide)), old.type.dtype)
-    body.b.store(buffer, at, value)
+    places = [body.b.let(body.place(place)[0], "at") for _, place, _ in plan.stores]
+    for held, (value, _, _), at in zip(plan.held, plan.stores, places, strict=True):
+        if held in points:
+            body.values[held.number] = body.b.let(body.b.load(body.buffers[value], at), "old")
+    body.emit(points)
+    for (value, _, point), at in zip(plan.stores, places, strict=True):
+        body.b.store(body.buffers[value], at, body[point])

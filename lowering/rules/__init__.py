@@ -1,6 +1,7 @@
 """Lowering rules: primitive to loop IR, one file per family of `tracer.primitives`.
 
-Elementwise primitives are expressions over lanes (`rules.elementwise`), those that move elements are index
+Elementwise primitives are expressions over lanes (`rules.elementwise`) or over points (`rules.composed`,
+complex numbers among them), those that move elements are index
 maps (`rules.shape`, `rules.index`), and the rest have kernels of their own (`rules.reduce`,
 `rules.contract`).
 """
@@ -11,14 +12,32 @@ from collections.abc import Sequence
 
 from ingot.lowering import loop as ir
 from ingot.lowering.llvm import vecmath
-from ingot.lowering.rules import contract, elementwise, index, random_bits, reduce, shape  # noqa: F401
-from ingot.lowering.rules.registry import costs, indexed, limits, needs, scalar_rule, scalars, structured
+from ingot.lowering.rules import (  # noqa: F401
+    composed,
+    contract,
+    elementwise,
+    index,
+    random_bits,
+    reduce,
+    shape,
+)
+from ingot.lowering.rules.registry import (
+    composed_rule,
+    costs,
+    indexed,
+    limits,
+    needs,
+    scalar_rule,
+    scalars,
+    structured,
+)
 from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.control import Call, Cond, WhileLoop
 from ingot.tracer.primitives.shape import OptimizationBarrier
 
 __all__ = [
+    "composed_rule",
     "costs",
     "covers",
     "indexed",
@@ -48,8 +67,10 @@ def is_lowered(cls: type[Primitive]) -> bool:
 def covers(primitive: Primitive, avals: Sequence[Aval], results: Sequence[Aval]) -> bool:
     """Whether this use of a primitive is computed natively."""
     cls = type(primitive)
-    if not is_lowered(cls) or any(a.dtype.short not in ir.BYTES for a in (*avals, *results)):
+    if not is_lowered(cls):
         return False
+    if cls in scalars and (composed_rule(cls, avals, results[0]) or results[0].dtype.is_complex):
+        return composed_rule(cls, avals, results[0]) is not None
     limit = limits.get(cls)
     if limit is not None and not limit(primitive, avals):
         return False

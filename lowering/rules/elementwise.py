@@ -189,16 +189,12 @@ def _select(p: Primitive, mask: Expr, x: Expr, y: Expr) -> Expr:
 # -- conversion -------------------------------------------------------------------------------------
 
 
-def _not_complex(p: Primitive, avals: Sequence[Aval]) -> bool:
-    return avals[0].dtype.kind != "c" and p.params()["dtype"].kind != "c"
-
-
-@lowers(ew.ConvertElementType, moves=True, when=_not_complex)
+@lowers(ew.ConvertElementType, moves=True)
 def _convert(p: ew.ConvertElementType, x: Expr) -> Expr:
     return ir.convert(x, p.dtype.short)
 
 
-@lowers(ew.Bitcast, moves=True, when=_not_complex)
+@lowers(ew.Bitcast, moves=True)
 def _bitcast(p: ew.Bitcast, x: Expr) -> Expr:
     to = p.dtype.short
     if x.type.dtype == to:

@@ -69,7 +69,7 @@ def _dynamic_update(p: ix.DynamicUpdate, s: Site, index: Index) -> Pulling:
 
 
 def _exact(p: Any, avals: Sequence[Aval]) -> bool:
-    """Sums and products in half precision need a wider copy, which the kernel does not make."""
+    """Sums and products in half precision need a wider copy, which `simplify.expand` makes."""
     return avals[0].dtype.short not in NARROW_FLOATS or p.mode not in ("add", "mul")
 
 

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Expr
 from ingot.lowering.rules.registry import nests
-from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives import reduce as rd
 from ingot.tracer.record import record
 
 Exprs = Sequence[Expr]
+Let = Callable[[Expr], Expr]
+"""Names an expression, so that it is computed once."""
 
 
 @record
 class Accumulator:
     """How a reduction of elements of `dtype` (float16 and bfloat16: of float32) runs.
 
-    `initial` are the carried values before the first element, the last of them becomes the result;
-    `step(carried, x, position)` takes in an element; `join(a, b)` merges two partial results;
-    `lanes(carried)` makes one scalar result out of those in all lanes. `blocked`: long runs are cut into
+    `initial` are the carried values before the first element, the last of them become the results;
+    `step(carried, xs, position)` takes in an element; `join(a, b)` merges two partial results;
+    `lanes(carried)` makes scalar results out of those in all lanes. `blocked`: long runs are cut into
     blocks that are summed separately, which bounds the rounding error. `neutral` replaces elements that do
-    not exist.
+    not exist. Elements and results are single numbers, except for products of complex numbers.
     """
 
     dtype: str
     initial: tuple[ir.Const, ...]
-    neutral: ir.Const
-    step: Callable[[Exprs, Expr, Expr | None], list[Expr]]
+    neutral: tuple[ir.Const, ...]
+    step: Callable[[Exprs, Exprs, Expr | None], list[Expr]]
     join: Callable[[Exprs, Exprs], list[Expr]]
-    lanes: Callable[[Exprs], Expr]
+    lanes: Callable[[Exprs, Let], list[Expr]]
     blocked: bool = False
     positions: bool = False
 
@@ -63,12 +65,39 @@ def _folding(op: str, dtype: str, start: ir.Const, blocked: bool = False) -> Acc
     return Accumulator(
         dtype,
         (start,),
-        start,
-        lambda carried, x, position: join(carried, (x,)),
+        (start,),
+        lambda carried, xs, position: join(carried, xs),
         join,
-        lambda carried: ir.ReduceLanes(op, carried[0]),
+        lambda carried, let: [ir.ReduceLanes(op, carried[0])],
         blocked,
     )
+
+
+def _complex_product() -> Accumulator:
+    """Carries real and imaginary part; lanes join by halves."""
+    one, zero = ir.const(1.0, "f32"), ir.const(0.0, "f32")
+
+    def join(a: Exprs, b: Exprs) -> list[Expr]:
+        return [a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]]
+
+    def lanes(carried: Exprs, let: Let) -> list[Expr]:
+        parts = [let(x) for x in carried]
+        n = parts[0].type.lanes
+        while n > 1:
+            n //= 2
+            upper = [_lanes_of(x, n, n) for x in parts]
+            parts = [let(x) for x in join([_lanes_of(x, 0, n) for x in parts], upper)]
+        return parts
+
+    return Accumulator(
+        "f32", (one, zero), (one, zero), lambda carried, xs, position: join(carried, xs), join, lanes
+    )
+
+
+def _lanes_of(x: Expr, first: int, count: int) -> Expr:
+    if count == 1:
+        return ir.Extract(x, ir.index(first))
+    return ir.Shuffle(x, x, tuple(range(first, first + count)))
 
 
 def _arg(op: str, dtype: str) -> Accumulator:
@@ -87,8 +116,8 @@ def _arg(op: str, dtype: str) -> Accumulator:
         nan = is_nan(x)
         return x.eq(y) if nan is None else x.eq(y) | (nan & y.ne(y))
 
-    def step(carried: Exprs, x: Expr, position: Expr | None) -> list[Expr]:
-        best, at = carried
+    def step(carried: Exprs, xs: Exprs, position: Expr | None) -> list[Expr]:
+        (x,), (best, at) = xs, carried
         assert position is not None
         wins = better(x, best)
         return [ir.select(wins, x, best), ir.select(wins, position, at)]
@@ -97,18 +126,29 @@ def _arg(op: str, dtype: str) -> Accumulator:
         wins = better(b[0], a[0]) | (same(b[0], a[0]) & (b[1] < a[1]))
         return [ir.select(wins, b[0], a[0]), ir.select(wins, b[1], a[1])]
 
-    def lanes(carried: Exprs) -> Expr:
+    def lanes(carried: Exprs, let: Let) -> list[Expr]:
         best, at = carried
         if best.type.lanes == 1:
-            return at
+            return [at]
         winner = ir.broadcast(ir.ReduceLanes(op, best), best.type.lanes)
-        return ir.ReduceLanes("min", ir.select(same(best, winner), at, highest("u32")))
+        return [ir.ReduceLanes("min", ir.select(same(best, winner), at, highest("u32")))]
 
-    return Accumulator(dtype, (start, ir.const(0, "u32")), start, step, join, lanes, positions=True)
+    return Accumulator(dtype, (start, ir.const(0, "u32")), (start,), step, join, lanes, positions=True)
+
+
+def accumulators(primitive: Primitive, dtype: str) -> list[tuple[Any, ...]]:
+    """The accumulators of a reduction primitive over elements of `dtype` (a short name), each with the parts
+    of an element that it takes: of complex numbers the parts are summed separately and multiplied together.
+    """
+    if dtype != "c64":
+        return [(accumulator(primitive, dtype), 0)]
+    if isinstance(primitive, rd.ReduceProd):
+        return [(_complex_product(), 0, 1)]
+    return [(accumulator(primitive, "f32"), 0), (accumulator(primitive, "f32"), 1)]
 
 
 def accumulator(primitive: Primitive, dtype: str) -> Accumulator:
-    """The accumulator of a reduction primitive over elements of `dtype` (a short name)."""
+    """The accumulator of a reduction primitive over real elements of `dtype` (a short name)."""
     dtype = "f32" if dtype in ir.NARROW_FLOATS else dtype
     match primitive:
         case rd.ReduceSum():
@@ -135,11 +175,7 @@ def reduced_axes(primitive: Primitive) -> tuple[int, ...]:
     return (primitive.axis,) if isinstance(primitive, rd.ArgReduce) else primitive.axes  # type: ignore[attr-defined]
 
 
-def _real(p: Primitive, avals: Sequence[Aval]) -> bool:
-    return avals[0].dtype.kind != "c"
-
-
 for _cls in (
     rd.ReduceSum, rd.ReduceProd, rd.ReduceMax, rd.ReduceMin, rd.ReduceAll, rd.ReduceAny, rd.Argmax, rd.Argmin,
 ):  # fmt: skip
-    nests(_cls, "reduce", _real)
+    nests(_cls, "reduce")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import Expr
+from ingot.lowering.points import Point
 from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
 
@@ -16,6 +17,9 @@ float32."""
 R = TypeVar("R", bound=Callable[..., Any])
 
 scalars: dict[type[Primitive], ScalarRule] = {}
+composed: dict[tuple[type[Primitive], str], Callable[..., Point]] = {}
+"""Elementwise primitives made of others, by kind of dtype (`c`: operands or results are complex):
+(primitive, table of points, *points) -> point."""
 moving: set[type[Primitive]] = set()
 """Elementwise primitives that only move or convert: their rules get half precision as it is."""
 needs: dict[type[Primitive], tuple[str, ...]] = {}
@@ -53,6 +57,22 @@ def lowers(
         return rule
 
     return register
+
+
+def composes(cls: type[Primitive], kinds: str) -> Callable[[R], R]:
+    """Register an elementwise rule over points for some kinds of dtypes."""
+
+    def register(rule: R) -> R:
+        composed.update({(cls, kind): rule for kind in kinds})
+        return rule
+
+    return register
+
+
+def composed_rule(cls: type[Primitive], avals: Sequence[Aval], result: Aval) -> Callable[..., Point] | None:
+    """The rule over points for a use of an elementwise primitive, if it has one."""
+    is_complex = any(aval.dtype.is_complex for aval in (*avals, result))
+    return composed.get((cls, "c" if is_complex else avals[0].dtype.kind))
 
 
 def indexes(

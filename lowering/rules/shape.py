@@ -157,13 +157,13 @@ def _slice_update(p: sh.SliceUpdate, s: Site, index: Index) -> Pulling:
     return s.points.choose(tuple(masks), new, old)
 
 
-@indexes(sh.Iota, when=lambda p, avals: p.params()["dtype"].kind != "c")
+@indexes(sh.Iota)
 def _iota(p: sh.Iota, s: Site, index: Index) -> Pulling:
     return s.points.position(index[p.axis], p.dtype.short)
     yield  # a rule is a generator, though this one asks for nothing
 
 
-@indexes(sh.DimValue, when=lambda p, avals: p.params()["dtype"].kind in "uif")
+@indexes(sh.DimValue)
 def _dim_value(p: sh.DimValue, s: Site, index: Index) -> Pulling:
     return s.points.position(fixed(p.extent), p.dtype.short)
     yield

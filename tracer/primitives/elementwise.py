@@ -227,6 +227,15 @@ def _bool_or(of_bool: Callable[..., Any], otherwise: Callable[..., Any]) -> Any:
     return staticmethod(fn)
 
 
+def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`x * y` of complex numbers with every product rounded; NumPy's bits depend on the processor."""
+    out = np.empty(np.broadcast_shapes(x.shape, y.shape), x.dtype)
+    a, b, c, d = np.real(x), np.imag(x), np.real(y), np.imag(y)
+    out.real = a * c - b * d
+    out.imag = a * d + b * c
+    return out
+
+
 class Add(Elementwise):
     """`x + y`; for bool the logical or."""
 
@@ -253,7 +262,7 @@ class Mul(Elementwise):
     """`x * y`; for bool the logical and."""
 
     arity = 2
-    fn = np.multiply
+    fn = staticmethod(lambda x, y: _product(x, y) if x.dtype.kind == "c" else np.multiply(x, y))
 
     def partial(self, i: int, d: array, xs: Handles, y: array) -> array | None:
         return d * xs[1 - i]
@@ -384,7 +393,7 @@ class Minimum(Elementwise):
 class Square(Elementwise):
     """`x * x`; for bool `x`."""
 
-    fn = _bool_or(np.array, np.square)
+    fn = _bool_or(np.array, lambda x: _product(x, x) if x.dtype.kind == "c" else np.square(x))
 
     def partial(self, i: int, d: array, xs: Handles, y: array) -> array | None:
         return d * (xs[0] * 2.0)
