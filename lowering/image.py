@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ingot.tracer.errors import FormatError
 from ingot.tracer.record import record
@@ -110,7 +109,8 @@ class Image:
         )
 
 
-class Layout(NamedTuple):
+@record
+class Layout:
     """Where things are in a checked image."""
 
     target_key: str

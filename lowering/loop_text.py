@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import IDX, Expr, Kernel, Stmt, Type, Var, vector
+from ingot.tracer.pattern import Pattern
 
 INFIX = {
     "lt": ("<", 0),
@@ -200,7 +201,7 @@ def _const(value: bool | int | float, type: Type) -> str:
 
 # Parsing
 
-_TOKEN = re.compile(
+_TOKEN = Pattern(
     r"""
     (?P<skip>   [ \t\r\n]+ | \#[^\n]* )
   | (?P<number> \d+(\.\d+)?([eE][+-]?\d+)? )
@@ -209,12 +210,12 @@ _TOKEN = re.compile(
 """,
     re.VERBOSE,
 )
-_TYPE = re.compile(r"(bool|u8|u16|u32|u64|i8|i16|i32|i64|f16|bf16|f32|f64|index)(?:x([1-9]\d*))?")
+_TYPE = Pattern(r"(bool|u8|u16|u32|u64|i8|i16|i32|i64|f16|bf16|f32|f64|index)(?:x([1-9]\d*))?")
 
 
 def valid_name(name: str) -> bool:
     """Whether a buffer, param or variable may have this name."""
-    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)) and name not in ir.KEYWORDS
+    return name.isidentifier() and name.isascii() and name not in ir.KEYWORDS
 
 
 def parse_kernel(text: str) -> Kernel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -126,7 +125,7 @@ class Program:
         )  # fmt: skip
         kernels = [[k.params, str(k.parallel), str(k.scratch)] for k in self.kernels]
         shape = [[data[key] for key in wanted], kernels]
-        return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
+        return hashlib.sha256(repr(shape).encode()).hexdigest()
 
     # -- plain data ---------------------------------------------------------------------------------
 

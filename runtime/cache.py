@@ -14,7 +14,6 @@ An entry's file is a header, zeros, and the blob:
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import stat
 import struct
@@ -24,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, TypeVar
 
 from ingot.tracer import config
@@ -245,7 +245,7 @@ def key(*parts: str | bytes) -> str:
 @cache
 def toolchain() -> str:
     """What generated code depends on beside its own text: the sources of lowering and tracer, llvmlite,
-    Python's word size.
+    Python's version and word size.
 
     Digests are over names, sizes and times of modification, which is cheap; a changed file has another
     time, and the same file installed twice merely misses the cache. llvmlite is looked at, not imported:
@@ -258,12 +258,12 @@ def toolchain() -> str:
     for folder in (root, os.path.join(os.path.dirname(root), "tracer"), *_llvmlite_folders()):
         for name, status in sorted(_files(os.path.realpath(folder), (".py", ".so", ".dylib"))):
             h.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return f"{h.hexdigest()} {sys.maxsize.bit_length()}"
+    return f"{h.hexdigest()} {sys.maxsize.bit_length()} {sys.hexversion:x}"
 
 
 def _llvmlite_folders() -> list[str]:
     """Where llvmlite and the compiled library in it are."""
-    spec = importlib.util.find_spec("llvmlite")
+    spec = PathFinder.find_spec("llvmlite")
     if spec is None or not spec.origin:
         return []
     return [os.path.join(os.path.dirname(spec.origin), "binding")]
@@ -272,10 +272,10 @@ def _llvmlite_folders() -> list[str]:
 def _files(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as items:
         for item in items:
-            if item.is_dir(follow_symlinks=False):
-                yield from _files(item.path, endings)
-            elif item.name.endswith(endings):
+            if item.name.endswith(endings):
                 yield item.path[-60:], item.stat()
+            elif item.name != "__pycache__" and item.is_dir(follow_symlinks=False):
+                yield from _files(item.path, endings)
 
 
 @cache

@@ -1,16 +1,19 @@
 """Executables: programs in memory, ready to be called with arrays.
 
 Graph -> Program and loop text -> machine code are both looked up in memory, then in the cache on disk,
-before anything is compiled; llvmlite is imported only then.
+before anything is compiled; llvmlite is imported only then. Programs lie in the cache as `marshal` writes
+them: nothing has to be imported to read that, and it is trusted as far as the machine code beside it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import marshal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +32,7 @@ from ingot.tracer.aval import Aval
 from ingot.tracer.dims_binding import bind_shapes
 from ingot.tracer.errors import FormatError, GuardError, ShapeError
 from ingot.tracer.graph import Graph
+from ingot.tracer.record import record
 
 _MEMORY_BOUND = 4096
 _HOST_RAISED = 4  # the loop IR's FAIL_HOST
@@ -73,11 +77,9 @@ def _stored_program(key: str) -> Program | None:
     payload = disk.default().get("program", key)
     if payload is None:
         return None
-    import msgpack
-
     try:
-        program = Program.from_data(msgpack.unpackb(payload, use_list=True, strict_map_key=True))
-    except (ValueError, KeyError, TypeError, FormatError):
+        program = Program.from_data(marshal.loads(payload))
+    except (ValueError, KeyError, TypeError, EOFError, FormatError):
         return None  # another version of the data behind the same key: lower again
     counters.programs_cached += 1
     return program
@@ -87,15 +89,14 @@ def _store_program(key: str, program: Program) -> None:
     cache = disk.default()
     if cache.folder is None:
         return
-    import msgpack
-
-    cache.put("program", key, msgpack.packb(program.to_data()))
+    cache.put("program", key, marshal.dumps(program.to_data()))
 
 
 # -- from program to code ---------------------------------------------------------------------------
 
 
-class Code(NamedTuple):
+@record
+class Code:
     """Entry points in memory. The images stay mapped as long as this object lives."""
 
     images: tuple[loader.LoadedImage, ...]
@@ -118,8 +119,12 @@ def load(program: Program, target: Target) -> Code:
 _pointer = ctypes.c_void_p
 _PREPARE = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer, _pointer)
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer)
-_HOST_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, ctypes.c_int64, _pointer, _pointer)
-_POLL = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer)
+
+
+@cache
+def _callback(*arguments: Any) -> Any:
+    """The type of a function that native code calls."""
+    return ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)
 
 
 def _kernel_image(code: KernelCode, target: Target) -> loader.LoadedImage:
@@ -194,7 +199,7 @@ class _Frame:
         self.env: Mapping[str, int] = {}
         self.raised: BaseException | None = None
         if program.hosts:
-            self.callback = _HOST_CALL(self._host_call)
+            self.callback = _callback(_pointer, ctypes.c_int64, _pointer, _pointer)(self._host_call)
             self.context.host_call = ctypes.cast(self.callback, ctypes.c_void_p).value
         self.poll: Any = None
         self.program = program
@@ -207,7 +212,7 @@ class _Frame:
         if self.poll is None:
             answers = self._answers()
             next(answers)
-            self.poll = _POLL(answers.send)
+            self.poll = _callback(_pointer)(answers.send)
         self.context.poll = ctypes.cast(self.poll, ctypes.c_void_p).value
 
     def _answers(self) -> Generator[int, int, None]:

@@ -359,7 +359,7 @@ def test_equal_loop_text_is_compiled_once() -> None:
 
 
 def test_an_entry_of_another_format_is_lowered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import msgpack
+    import marshal
 
     from ingot.runtime import executable as module
 
@@ -369,7 +369,7 @@ def test_an_entry_of_another_format_is_lowered_again(tmp_path: Path, monkeypatch
     graph = scaled()
     executable(graph)
     for path in tmp_path.glob("*.program"):
-        own.put("program", path.stem, msgpack.packb({"format": 0}))
+        own.put("program", path.stem, marshal.dumps({"format": 0}))
     monkeypatch.setattr(module, "_programs", Recent(8))
     built = profile.counters.programs_built
     executable(graph)

@@ -34,9 +34,23 @@ def test_fields_become_arguments_in_order_bases_first():
     assert (made.x, made.y, made.name, made.parts, made.total, made.kind) == (1, 2, "n", [3], 3, "point")
     assert Named(x=1).parts == [] and Named(1).parts is not Named(1).parts
     assert Point(1) == Point(x=1, y=0)
-    for bad in (lambda: Point(), lambda: Point(1, 2, 3), lambda: Point(1, z=2), lambda: Named(1, total=2)):
+    for bad in (lambda: Point(), lambda: Point(1, 2, 3), lambda: Point(1, z=2), lambda: Point(1, x=1)):
         with pytest.raises(TypeError, match="argument"):
             bad()
+    with pytest.raises(TypeError, match="total"):
+        Named(1, total=2)
+
+
+def test_the_first_instances_are_made_like_all_others():
+    @record
+    class Many:
+        a: int
+        b: list[int] = field(default_factory=list)
+        c: str = "c"
+
+    made = [Many(i, c="d") for i in range(200)]
+    assert all((m.a, m.b, m.c) == (i, [], "d") for i, m in enumerate(made))
+    assert made[0].b is not made[199].b
 
 
 def test_equality_hash_and_repr_follow_the_compared_fields():

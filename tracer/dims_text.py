@@ -26,6 +26,7 @@ from ingot.tracer.dims import (
     polynomial,
     weight_of,
 )
+from ingot.tracer.pattern import Pattern
 
 MAX_LENGTH = 65_536
 """Longest text of an extent or guard, in characters."""
@@ -66,7 +67,7 @@ def parse_guard(text: str, symbols: Mapping[str, Dim]) -> Guard:
     return Guard(relation, left, right)
 
 
-_TOKEN = re.compile(r"\s*([0-9]+|[A-Za-z_][A-Za-z0-9_]*|//|==|!=|<=|>=|[-+*%(),<>])", re.ASCII)
+_TOKEN = Pattern(r"\s*([0-9]+|[A-Za-z_][A-Za-z0-9_]*|//|==|!=|<=|>=|[-+*%(),<>])", re.ASCII)
 
 
 class _Reader:

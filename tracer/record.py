@@ -3,14 +3,14 @@
 `dataclass` compiles up to nine functions for every class while a module is imported; with some sixty
 classes that was a third of the time from a call to its first result in a new process. Here comparing,
 hashing and printing are functions over the tuple of fields that all classes share, and `__init__` is compiled
-when the first instance is made.
+for classes with many instances only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar, dataclass_transform, overload
+from typing import Any, TypeVar, dataclass_transform, overload
 
 T = TypeVar("T")
 
@@ -22,12 +22,19 @@ class _Missing:
 _MISSING = _Missing()
 
 
-class _Field(NamedTuple):
-    default: Any = _MISSING
-    factory: Callable[[], Any] | None = None
-    init: bool = True
-    compare: bool = True
-    repr: bool = True
+class _Field:
+    __slots__ = ("default", "factory", "init", "compare", "repr")
+
+    def __init__(
+        self,
+        default: Any = _MISSING,
+        factory: Callable[[], Any] | None = None,
+        init: bool = True,
+        compare: bool = True,
+        repr: bool = True,
+    ) -> None:
+        self.default, self.factory, self.init = default, factory, init
+        self.compare, self.repr = compare, repr
 
 
 def field(
@@ -82,7 +89,9 @@ def _made(cls: Any, frozen: bool, eq: bool, slots: bool) -> Any:
         fields[name] = default if isinstance(default, _Field) else _Field(default)
     namespace["__record_fields__"] = fields
     namespace["__match_args__"] = tuple(name for name, f in fields.items() if f.init)
-    namespace.setdefault("__init__", _first_init)
+    namespace["__record_made__"] = 0
+    namespace["__record_post__"] = hasattr(cls, "__post_init__")
+    namespace.setdefault("__init__", _init_slowly)
     namespace.setdefault("__repr__", _repr)
     if eq:
         compared = [name for name, f in fields.items() if f.compare]
@@ -107,12 +116,35 @@ def _key_of(names: list[str]) -> Callable[[Any], Any]:
     return lambda self: tuple(getattr(self, name) for name in names)
 
 
-def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Stands for the `__init__` of a class until it is needed."""
-    owner = next(cls for cls in type(self).__mro__ if "__record_fields__" in cls.__dict__)
-    made = _init(owner)
-    setattr(owner, "__init__", made)  # noqa: B010  (mypy does not allow the plain assignment)
-    made(self, *args, **kwargs)
+_COMPILE_AFTER = 100
+
+
+def _init_slowly(self: Any, *args: Any, **kwargs: Any) -> None:
+    """The `__init__` of a class until it has made so many instances that to compile one is worth its time."""
+    cls: Any = next(c for c in type(self).__mro__ if "__record_fields__" in c.__dict__)
+    names = cls.__match_args__
+    values = dict(zip(names, args, strict=False), **kwargs)
+    cls.__record_made__ += 1
+    wrong = len(values) != len(args) + len(kwargs) or not values.keys() <= set(names)
+    if wrong or cls.__record_made__ > _COMPILE_AFTER:
+        _compile_init(cls)(self, *args, **kwargs)
+        return
+    set_ = object.__setattr__
+    for name in names:
+        if name in values:
+            set_(self, name, values[name])
+            continue
+        f = cls.__record_fields__[name]
+        if f.factory is None and f.default is _MISSING:
+            _compile_init(cls)(self, *args, **kwargs)  # which says what is wrong
+        set_(self, name, f.default if f.factory is None else f.factory())
+    if cls.__record_post__:
+        self.__post_init__()
+
+
+def _compile_init(cls: Any) -> Any:
+    made = cls.__init__ = _init(cls)
+    return made
 
 
 def _init(cls: Any) -> Any:
@@ -139,7 +171,7 @@ def _init(cls: Any) -> Any:
         else:
             parameters.append(name)
         lines.append(target.format(value))
-    if hasattr(cls, "__post_init__"):
+    if cls.__record_post__:
         lines.append("self.__post_init__()")
     exec(f"def __init__(self, {', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"]), scope)
     scope["__init__"].__qualname__ = f"{cls.__qualname__}.__init__"

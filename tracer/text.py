@@ -24,7 +24,6 @@ Source locations are not part of the text (nor of a graph's equality).
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -41,6 +40,7 @@ from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import GraphError
 from ingot.tracer.facts import assume
 from ingot.tracer.graph import Constant, Graph, Literal, Node, Operand
+from ingot.tracer.pattern import Pattern
 from ingot.tracer.primitive import Primitive, check_params, registry
 
 INLINE_ELEMENTS = 16
@@ -50,9 +50,15 @@ MAX_NESTING = 48
 
 T = TypeVar("T")
 
-_BARE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_OWN_NAME = re.compile(r"[ac][0-9]+")
+_BARE_NAME = Pattern(r"[A-Za-z_][A-Za-z0-9_.]*")
+_OWN_NAME = Pattern(r"[ac][0-9]+")
 _DEFAULT_DTYPES = {"b": "bool", "i": "i32", "u": "i32", "f": "f32", "c": "c64"}
+
+
+def _quoted(text: str) -> str:
+    import json  # most graphs have no string, and do without
+
+    return json.dumps(text)
 
 
 def print_graph(graph: Graph) -> str:
@@ -86,7 +92,7 @@ def print_param(value: object, indent: str = "") -> str:
     if isinstance(value, Dtype):
         return value.short
     if isinstance(value, str):
-        return json.dumps(value)
+        return _quoted(value)
     if value is None:
         return "none"
     return str(value) if isinstance(value, Dim) else _scalar_text(value)
@@ -102,7 +108,7 @@ def _scalar_text(value: object) -> str:
 
 
 def _name(name: str) -> str:
-    return name if _BARE_NAME.fullmatch(name) and not _OWN_NAME.fullmatch(name) else json.dumps(name)
+    return name if _BARE_NAME.fullmatch(name) and not _OWN_NAME.fullmatch(name) else _quoted(name)
 
 
 class _Printer:
@@ -154,7 +160,7 @@ class _Printer:
             text += " {" + ", ".join(f"{k}={print_param(v, inner)}" for k, v in params.items()) + "}"
         if node.scope:
             plain = node.scope.isprintable() and node.scope == node.scope.strip() and node.scope[0] != '"'
-            text += f"  // {node.scope if plain else json.dumps(node.scope)}"
+            text += f"  // {node.scope if plain else _quoted(node.scope)}"
         return text
 
     def operand(self, operand: Operand) -> str:
@@ -211,17 +217,17 @@ def _element_text(element: np.generic) -> str:
 
 _DIGITS = r"[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
 _FLOAT = rf"(?:{_DIGITS}|inf\b|nan\b)"
-_COMPLEX = re.compile(rf"\(([-+]?(?:{_DIGITS}|inf|nan))([-+](?:{_DIGITS}|inf|nan))j\)")
-_SCALAR = re.compile(rf"true\b|false\b|{_COMPLEX.pattern}|[-+]?{_FLOAT}|-?[0-9]{{1,40}}(?![0-9x])")
-_BITS = re.compile(r"0x([0-9a-f]{2,16})")
-_SPACE = re.compile(r"(?:\s|;[^\n]*)*")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NUMBER = re.compile(r"[0-9]{1,40}")
-_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
-_VALUE = re.compile(r"%([0-9]+|[A-Za-z_][A-Za-z0-9_.]*)")
-_SCOPE = re.compile(r"[ \t]*//[ \t]*([^\n]*)")
-_SIMPLE_EXTENT = re.compile(r"([0-9]{1,18}|[A-Za-z_][A-Za-z0-9_]*)\s*(?=[],}])")
-_BRACKET = re.compile(r"[][(){},\"\n]")
+_COMPLEX = Pattern(rf"\(([-+]?(?:{_DIGITS}|inf|nan))([-+](?:{_DIGITS}|inf|nan))j\)")
+_SCALAR = Pattern(rf"true\b|false\b|{_COMPLEX.text}|[-+]?{_FLOAT}|-?[0-9]{{1,40}}(?![0-9x])")
+_BITS = Pattern(r"0x([0-9a-f]{2,16})")
+_SPACE = Pattern(r"(?:\s|;[^\n]*)*")
+_WORD = Pattern(r"[A-Za-z_][A-Za-z0-9_]*")
+_NUMBER = Pattern(r"[0-9]{1,40}")
+_STRING = Pattern(r'"(?:[^"\\\n]|\\.)*"')
+_VALUE = Pattern(r"%([0-9]+|[A-Za-z_][A-Za-z0-9_.]*)")
+_SCOPE = Pattern(r"[ \t]*//[ \t]*([^\n]*)")
+_SIMPLE_EXTENT = Pattern(r"([0-9]{1,18}|[A-Za-z_][A-Za-z0-9_]*)\s*(?=[],}])")
+_BRACKET = Pattern(r"[][(){},\"\n]")
 
 
 def _scalar_value(text: str) -> bool | int | float | complex:
@@ -273,7 +279,7 @@ class _Parser:
         self.skip()
         return self.position
 
-    def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    def match(self, pattern: Pattern) -> re.Match[str] | None:
         self.skip()
         found = pattern.match(self.text, self.position)
         if found:
@@ -339,6 +345,8 @@ class _Parser:
 
     def unquote(self, quoted: str, start: int) -> str:
         try:
+            import json
+
             return json.loads(quoted)
         except ValueError as error:
             self.fail(f"bad string: {error}", start)
@@ -558,7 +566,7 @@ class _Parser:
         first = len(self.avals)
         return Node(primitive, operands, tuple(range(first, first + len(names))), None, scope)
 
-    def match_here(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    def match_here(self, pattern: Pattern) -> re.Match[str] | None:
         """Like `match`, but on the same line."""
         found = pattern.match(self.text, self.position)
         if found:
@@ -700,7 +708,7 @@ class _Parser:
         return self.extent()
 
 
-_FLOAT_PARAM = re.compile(rf"[-+]?{_FLOAT}")
+_FLOAT_PARAM = Pattern(rf"[-+]?{_FLOAT}")
 _KEYWORDS: dict[str, Any] = {"true": True, "false": False, "none": None, **dtypes.by_short}
 
 

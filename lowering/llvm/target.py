@@ -112,10 +112,10 @@ def x86_from_flags(flags: frozenset[str]) -> Target:
 def _x86_flags() -> frozenset[str]:
     if sys.platform == "darwin":
         return _darwin_flags()
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
+    with open("/proc/cpuinfo", "rb") as info:
         for line in info:
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
+            if line.startswith(b"flags"):
+                return frozenset(line.decode("ascii", "replace").split(":", 1)[1].split())
     return frozenset()
 
 
