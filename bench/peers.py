@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.row import Row
+    from bench.row import OnnxModel, Row
 
 THREAD_VARIABLES = (
     "INGOT_NUM_THREADS",
@@ -26,8 +27,31 @@ THREAD_VARIABLES = (
 )
 
 
-class Missing(Exception):
-    """The peer cannot run this row, and why."""
+class Absent(Exception):
+    """The row is not written for this peer."""
+
+
+class Call:
+    """A row ready to run: an expression that returns when its results are there, and the names in it.
+
+    It is compiled into the loop that is timed, so that no wrapper stands on the clock. `results` fetches the
+    results where the expression does not return them.
+    """
+
+    def __init__(
+        self, expression: str, names: dict[str, Any], results: Callable[[], Any] | None = None
+    ) -> None:
+        self.expression, self.names, self._results = expression, names, results
+        self._once: Callable[[], Any] = eval(f"lambda: {expression}", names)
+
+    def run(self) -> Any:
+        """Run once; the results."""
+        value = self._once()
+        return value if self._results is None else self._results()
+
+    def timer(self) -> Callable[[int], float]:
+        """A function of a count that runs as many times, dropping each result, and gives the seconds."""
+        return timeit.Timer(self.expression, globals=self.names).timeit
 
 
 class Peer:
@@ -35,8 +59,8 @@ class Peer:
 
     name = "numpy"
     module = "numpy"
-    method = ""
-    """Name of the method of a row that holds this peer's function; empty: the peer's name."""
+    disk_cache: dict[str, str] = {}
+    """Variables that turn on a cache of compiled code that is off by default; `{}` stands for its folder."""
 
     def environment(self, threads: int) -> dict[str, str]:
         """Variables that must be set before the framework is imported."""
@@ -52,44 +76,85 @@ class Peer:
         return str(self.framework.__version__)
 
     def function(self, row: Row) -> Any:
-        """The row's function for this peer, not compiled yet. Raises Missing when there is none."""
-        method = getattr(row, self.method or self.name, None)
-        if method is None:
-            raise Missing("not written for this peer")
-        return method(self.framework)
-
-    def prepare(self, row: Row, inputs: tuple[np.ndarray, ...]) -> Callable[[], Any]:
-        """A function that runs the row once on `inputs` and returns when the results are there."""
-        function = self.compile(self.function(row))
-        arguments = [self.put(x) for x in inputs]
-        return lambda: self.wait(function(*arguments))
-
-    def compile(self, function: Any) -> Callable[..., Any]:
+        """The row's function for this peer, not compiled yet. Raises Absent when there is none."""
+        method = getattr(row, self.name, None)
+        function = method and method(self.framework)
+        if function is None:
+            raise Absent("not written for this peer")
         return function
 
-    def put(self, x: np.ndarray) -> Any:
+    def prepare(self, row: Row, inputs: Sequence[np.ndarray]) -> Call:
+        """The row on `inputs`, not called yet. Raises Absent when it is not written for this peer."""
+        names = {f"x{i}": self.put(x, row) for i, x in enumerate(inputs)}
+        expression = f"f({', '.join(names)})"
+        names["f"] = self.compile(self.function(row), row)
+        return Call(self.awaited(expression, row), names | self.helpers())
+
+    def compile(self, function: Any, row: Row) -> Callable[..., Any]:
+        return function
+
+    def put(self, x: np.ndarray, row: Row) -> Any:
+        """An argument as this framework's user would hold it."""
         return x
 
-    def wait(self, result: Any) -> Any:
+    def awaited(self, call: str, row: Row) -> str:
+        """The expression `call` made to return no sooner than its results are there."""
+        return call
+
+    def helpers(self) -> dict[str, Any]:
+        """Names that `awaited` uses."""
+        return {}
+
+    def to_numpy(self, result: Any) -> list[np.ndarray]:
+        """The results of a call as NumPy arrays; bfloat16 becomes float32."""
+        import numpy as np
+
+        results = result if isinstance(result, tuple | list) else (result,)
+        return [np.array(self._plain(r)) for r in results]
+
+    def _plain(self, result: Any) -> Any:
         return result
 
 
 class Ingot(Peer):
+    """Its compiled functions return when the results are there: nothing has to be waited for."""
+
     name = "ingot"
     module = "ingot"
 
-    def compile(self, function: Any) -> Callable[..., Any]:
+    def compile(self, function: Any, row: Row) -> Callable[..., Any]:
         return self.framework.compile(function)
 
-    def put(self, x: np.ndarray) -> Any:
-        return self.framework.array(x)
+    def put(self, x: np.ndarray, row: Row) -> Any:
+        mx = self.framework
+        array = mx.array(x)
+        if row.dtype == "bfloat16" and x.dtype.kind == "f":
+            array = array.astype(mx.bfloat16)
+        mx.eval(array)
+        return array
 
-    def wait(self, result: Any) -> Any:
-        self.framework.eval(result)
-        return result
+    def _plain(self, result: Any) -> Any:
+        mx = self.framework
+        return result.astype(mx.float32) if result.dtype == mx.bfloat16 else result
+
+
+class IngotOnNumpy(Ingot):
+    """Ingot, its compiled functions called with NumPy's arrays."""
+
+    name = "ingot_numpy"
+
+    def function(self, row: Row) -> Any:
+        if row.dtype == "bfloat16":
+            raise Absent("NumPy has no bfloat16")
+        return row.ingot(self.framework)
+
+    def put(self, x: np.ndarray, row: Row) -> Any:
+        return x
 
 
 class Mlx(Ingot):
+    """Lazy: `eval` runs what a compiled function recorded."""
+
     name = "mlx"
     module = "mlx.core"
 
@@ -97,10 +162,27 @@ class Mlx(Ingot):
         super().start(threads)
         self.framework.set_default_device(self.framework.cpu)
 
+    def awaited(self, call: str, row: Row) -> str:
+        return f"wait({call})"
+
+    def helpers(self) -> dict[str, Any]:
+        evaluate = self.framework.eval
+
+        def wait(result: Any) -> Any:
+            evaluate(result)
+            return result
+
+        return {"wait": wait}
+
 
 class Jax(Peer):
     name = "jax"
     module = "jax"
+    disk_cache = {
+        "JAX_COMPILATION_CACHE_DIR": "{}",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
     def environment(self, threads: int) -> dict[str, str]:
         variables = {"JAX_PLATFORMS": "cpu"}
@@ -109,40 +191,53 @@ class Jax(Peer):
             variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one}".strip()
         return variables
 
-    def compile(self, function: Any) -> Callable[..., Any]:
+    def compile(self, function: Any, row: Row) -> Callable[..., Any]:
         return self.framework.jit(function)
 
-    def put(self, x: np.ndarray) -> Any:
-        return self.framework.numpy.asarray(x)
+    def put(self, x: np.ndarray, row: Row) -> Any:
+        jnp = self.framework.numpy
+        return jnp.asarray(x, jnp.bfloat16 if row.dtype == "bfloat16" and x.dtype.kind == "f" else None)
 
-    def wait(self, result: Any) -> Any:
-        return self.framework.block_until_ready(result)
+    def awaited(self, call: str, row: Row) -> str:
+        # the method of an array costs less than the function that walks a tree of them
+        return f"wait({call})" if row.several else f"{call}.block_until_ready()"
+
+    def helpers(self) -> dict[str, Any]:
+        return {"wait": self.framework.block_until_ready}
+
+    def _plain(self, result: Any) -> Any:
+        return result.astype("float32") if result.dtype == "bfloat16" else result
 
 
 class TorchEager(Peer):
     name = "torch_eager"
     module = "torch"
-    method = "torch"
 
     def start(self, threads: int) -> None:
         super().start(threads)
         self.framework.set_num_threads(threads)
         self.framework.set_grad_enabled(False)
 
-    def put(self, x: np.ndarray) -> Any:
-        return self.framework.from_numpy(x.copy())
+    def put(self, x: np.ndarray, row: Row) -> Any:
+        tensor = self.framework.from_numpy(x.copy())
+        is_cast = row.dtype == "bfloat16" and x.dtype.kind == "f"
+        return tensor.to(self.framework.bfloat16) if is_cast else tensor
+
+    def _plain(self, result: Any) -> Any:
+        return (result.float() if result.dtype == self.framework.bfloat16 else result).numpy()
 
 
 class Torch(TorchEager):
     name = "torch"
 
-    def compile(self, function: Any) -> Callable[..., Any]:
+    def compile(self, function: Any, row: Row) -> Callable[..., Any]:
         return self.framework.compile(function, fullgraph=True)
 
 
 class Numba(Peer):
     name = "numba"
     module = "numba"
+    disk_cache = {"NUMBA_CACHE_DIR": "{}"}
 
     def start(self, threads: int) -> None:
         super().start(threads)
@@ -152,11 +247,16 @@ class Numba(Peer):
     def function(self, row: Row) -> Any:
         method = getattr(row, "numba", None)
         if method is None:
-            raise Missing("not written for this peer")
+            raise Absent("not written for this peer")
         return method(SimpleNamespace(prange=self.framework.prange))
 
-    def compile(self, function: Any) -> Callable[..., Any]:
-        return self.framework.njit(fastmath=True, error_model="numpy", parallel=self.parallel)(function)
+    def compile(self, function: Any, row: Row) -> Callable[..., Any]:
+        return self.framework.njit(
+            fastmath=True,
+            error_model="numpy",
+            parallel=self.parallel and not row.small,
+            cache="NUMBA_CACHE_DIR" in os.environ,
+        )(function)
 
 
 class OnnxRuntime(Peer):
@@ -169,13 +269,11 @@ class OnnxRuntime(Peer):
         super().start(threads)
         self.threads = threads
 
-    def prepare(self, row: Row, inputs: tuple[np.ndarray, ...]) -> Callable[[], Any]:
-        from onnx import parser
-
+    def prepare(self, row: Row, inputs: Sequence[np.ndarray]) -> Call:
         ort = self.framework
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        model = parser.parse_model(self.function(row)).SerializeToString()
+        model = _serialised(self.function(row))
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
         for slot, x in zip(session.get_inputs(), inputs, strict=True):
@@ -183,12 +281,17 @@ class OnnxRuntime(Peer):
         for slot in session.get_outputs():
             value = ort.OrtValue.ortvalue_from_shape_and_type(slot.shape, _numpy_type(slot.type))
             binding.bind_ortvalue_output(slot.name, value)
+        names = {"run": session.run_with_iobinding, "binding": binding}
+        return Call("run(binding)", names, lambda: [value.numpy() for value in binding.get_outputs()])
 
-        def run() -> Any:
-            session.run_with_iobinding(binding)
-            return binding.get_outputs()
 
-        return run
+def _serialised(model: OnnxModel) -> bytes:
+    from onnx import numpy_helper, parser
+
+    proto = parser.parse_model(model.text)
+    for name, value in model.initialisers.items():
+        proto.graph.initializer.append(numpy_helper.from_array(value, name))
+    return proto.SerializeToString()
 
 
 def _numpy_type(name: str) -> Any:
@@ -197,17 +300,11 @@ def _numpy_type(name: str) -> Any:
     return {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}[name]
 
 
-def to_numpy(result: Any) -> list[np.ndarray]:
-    """The results of a call, of any framework, as NumPy arrays."""
-    import numpy as np
-
-    results = result if isinstance(result, tuple | list) else (result,)
-    return [np.array(r.numpy() if hasattr(r, "numpy") else r) for r in results]
-
-
+OURS = ("ingot", "ingot_numpy")
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Ingot, Peer, Jax, Torch, TorchEager, Mlx, Numba, OnnxRuntime)
+    peer.name: peer for peer in (Ingot, IngotOnNumpy, Peer, Jax, Torch, TorchEager, Mlx, Numba, OnnxRuntime)
 }
+OTHERS = tuple(name for name in PEERS if name not in OURS)
 
 
 def names(text: str) -> list[str]:
@@ -216,4 +313,4 @@ def names(text: str) -> list[str]:
     unknown = [name for name in wanted if name not in PEERS]
     if unknown:
         raise ValueError(f"[bench] no peer called {', '.join(unknown)}: expected some of {', '.join(PEERS)}.")
-    return [name for name in dict.fromkeys(wanted) if name != "ingot"]
+    return [name for name in dict.fromkeys(wanted) if name not in OURS]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,14 @@ class Row:
     """One workload. Subclasses have a method named after each peer they are written for; it takes that peer's
     module and returns the function to compile and time, written as a user of that framework would.
 
-    `target` is the ratio best peer ÷ ours that is aimed at, `limit` what the hardware allows, in words,
-    `read` and `written` the bytes that must move at least. A result passes when it is within
-    `atol + rtol·|oracle|` of the float64 oracle.
+    A method may also be None, or missing, where a framework has no natural way to do the work: the peer opts
+    out of the row.
+
+    `target` is the ratio best peer ÷ ours that is aimed at, `limit` what the hardware allows, in words;
+    `read` and `written` are the bytes that must move at least, `flops` the floating-point operations, where
+    these matter (0: only bytes bound the row), two for each slot of a vector instruction: from them
+    `bench.limits` measures the limit in seconds. A result passes when it is within `atol + rtol·|oracle|` of
+    the float64 oracle.
     """
 
     name: str
@@ -30,6 +36,13 @@ class Row:
     limit: str
     read: int
     written: int
+    flops: int = 0
+    dtype: str = "float32"
+    """Type to which floating-point arguments are converted before the clock starts: float32 or bfloat16."""
+    several: bool = False
+    """Whether the function returns a tuple and not one array."""
+    small: bool = False
+    """Whether the work is too small to be worth threads: dispatch is what counts, no limit is measured."""
     rtol: float = 1e-5
     atol: float = 1e-5
     cache: str = "resident"
@@ -48,6 +61,11 @@ class Row:
     def mlx(self, mx: Any) -> Callable[..., Any]:
         """The function for MLX: the same text as for Ingot, unless MLX has something faster."""
         return self.ingot(mx)
+
+    def torch_eager(self, torch: Any) -> Callable[..., Any] | None:
+        """The function for eager PyTorch: the one that `torch.compile` gets, unless there is a faster way."""
+        method = getattr(self, "torch", None)
+        return method and method(torch)
 
     @property
     def moved(self) -> int:
@@ -77,6 +95,17 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape, dtype=np.float32)
 
 
-def onnx_model(inputs: str, outputs: str, body: str) -> str:
-    """The text form of an ONNX model with one graph; types as in `float[4,8] x`."""
-    return f'<ir_version: 10, opset_import: ["": 20]>\nrow ({inputs}) => ({outputs}) {{\n{body}\n}}'
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX model in text form with one graph, and its constant weights by name."""
+
+    text: str
+    initialisers: Mapping[str, np.ndarray]
+
+
+def onnx_model(
+    inputs: str, outputs: str, body: str, initialisers: Mapping[str, np.ndarray] | None = None
+) -> OnnxModel:
+    """A model with these slots, types as in `float[4,8] x`, and nodes."""
+    text = f'<ir_version: 10, opset_import: ["": 20]>\nrow ({inputs}) => ({outputs}) {{\n{body}\n}}'
+    return OnnxModel(text, initialisers or {})

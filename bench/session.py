@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers import PEERS, THREAD_VARIABLES
+from bench.peers import OURS, PEERS, THREAD_VARIABLES
 from bench.row import Row
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,9 +33,19 @@ RECYCLING = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
+PAUSE_SECONDS = 5e-3
+"""Between the turns of two peers: thread pools go on spinning for a while after the last call."""
+NEAR_LIMIT = 0.92
+"""A time within the physical limit divided by this counts as the limit."""
+
 
 class WorkerFailure(Exception):
-    """A worker is missing, failed, or took too long; the text says which."""
+    """A worker did not do what it was asked; `kind` is `absent` (the row is not written for the peer),
+    `missing` (the peer is not installed) or `failed`, and the text says more."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -52,16 +63,18 @@ class Options:
 
     def python(self, peer: str) -> str:
         """The interpreter for `peer`; `*` stands for all peers but Ingot."""
-        common = sys.executable if peer == "ingot" else self.pythons.get("*", sys.executable)
+        common = sys.executable if peer in (*OURS, "limits") else self.pythons.get("*", sys.executable)
         return self.pythons.get(peer, common)
 
 
 @dataclass
 class Measurement:
-    """What one peer did on one row. `problem` is empty when it ran and its results were right; `disturbed`
-    counts the samples during which another process took the processor, however often they were repeated."""
+    """What one peer did on one row. `status` is empty when it ran and its results were right, else the kind
+    of a WorkerFailure or `wrong`, and `problem` says more; `disturbed` counts the samples during which
+    another process took the processor, however often they were repeated."""
 
     peer: str
+    status: str = ""
     problem: str = ""
     first: float = 0.0
     times: list[float] = field(default_factory=list)
@@ -74,11 +87,12 @@ class Measurement:
 
 @dataclass
 class Outcome:
-    """One row with the measurements of all peers, Ingot first."""
+    """One row with the measurements of all peers, Ingot first, and the physical limits in seconds."""
 
     row: Row
     cache: str
     measurements: list[Measurement]
+    limits: dict[str, float] = field(default_factory=dict)
 
     def of(self, peer: str) -> Measurement:
         return next(m for m in self.measurements if m.peer == peer)
@@ -86,30 +100,47 @@ class Outcome:
     @property
     def best(self) -> Measurement | None:
         """The fastest peer that was right, Ingot apart."""
-        right = [m for m in self.measurements if m.peer != "ingot" and not m.problem]
-        return min(right, key=lambda m: m.median, default=None)
+        return min(self._right, key=lambda m: m.median, default=None)
 
     @property
     def ratio(self) -> float | None:
         """Time of the best peer by ours, None when either is missing."""
         ours, best = self.of("ingot"), self.best
-        return None if ours.problem or best is None else best.median / ours.median
+        return None if ours.status or best is None else best.median / ours.median
 
     @property
     def ratio_of_least(self) -> float | None:
         """As `ratio`, of the least times: steadier than medians on a machine that others use too."""
-        right = [min(m.times) for m in self.measurements if m.peer != "ingot" and not m.problem]
-        ours = self.of("ingot")
-        return None if ours.problem or not right else min(right) / min(ours.times)
+        ours, least = self.of("ingot"), [min(m.times) for m in self._right]
+        return None if ours.status or not least else min(least) / min(ours.times)
+
+    @property
+    def limit(self) -> float | None:
+        """Least seconds in which this machine could do the row; None when that was not measured."""
+        return max(self.limits.values(), default=None)
+
+    @property
+    def met(self) -> str:
+        """Why the row's target is met: `ratio`, or `limit` when the machine allows no more; else empty."""
+        ours, ratio, limit = self.of("ingot"), self.ratio, self.limit
+        if ratio is not None and ratio >= self.row.target:
+            return "ratio"
+        return "limit" if limit and not ours.status and ours.median <= limit / NEAR_LIMIT else ""
+
+    @property
+    def _right(self) -> list[Measurement]:
+        return [m for m in self.measurements if m.peer not in OURS and not m.status]
 
 
 class WorkerProcess:
     """The driver's end of a worker. Any failure but a row's own ends the process."""
 
-    def __init__(self, peer: str, options: Options, folder: Path) -> None:
+    def __init__(self, peer: str, options: Options, folder: Path, disk_cache: bool = False) -> None:
         self.peer, self.timeout = peer, options.timeout
         self.log = folder / f"{peer}.log"
-        command = [options.python(peer), "-m", "bench.worker", peer, str(options.threads)]
+        module = ["bench.limits"] if peer == "limits" else ["bench.worker", peer]
+        self.started = time.monotonic()
+        command = [options.python(peer), "-m", *module, str(options.threads)]
         with open(self.log, "ab") as log:
             try:
                 self.process = subprocess.Popen(
@@ -119,12 +150,17 @@ class WorkerProcess:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     cwd=ROOT,
-                    env=environment(peer, options, folder),
+                    env=environment(peer, options, folder, disk_cache),
+                    start_new_session=True,  # Ctrl-C is for the driver, which ends its workers
                 )
             except OSError as error:
-                raise WorkerFailure(f"cannot start {command[0]}: {error.strerror}") from None
+                raise WorkerFailure("missing", f"cannot start {command[0]}: {error.strerror}") from None
         self._pending = b""
-        self.hello = self._receive()
+        try:
+            self.hello = self._receive()
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, do: str, **parameters: Any) -> dict[str, Any]:
         """Send a request and wait for the reply. Raises WorkerFailure."""
@@ -132,7 +168,7 @@ class WorkerProcess:
         try:
             self.process.stdin.write(json.dumps({"do": do, **parameters}).encode() + b"\n")
         except OSError:
-            raise WorkerFailure(f"ended: {self._last_words()}") from None
+            raise WorkerFailure("failed", f"ended: {self._last_words()}") from None
         return self._receive()
 
     @property
@@ -140,8 +176,9 @@ class WorkerProcess:
         return self.process.poll() is None
 
     def close(self) -> None:
-        """End the process."""
-        self.process.kill()
+        """End the process and those that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -157,13 +194,13 @@ class WorkerProcess:
             if not chunk:
                 problem = f"ended: {self._last_words()}" if ready else f"no answer in {self.timeout:g} s"
                 self.close()
-                raise WorkerFailure(problem)
+                raise WorkerFailure("failed", problem)
             self._pending += chunk
         line, _, self._pending = self._pending.partition(b"\n")
         reply = json.loads(line)
-        for kind in ("missing", "error"):
+        for kind in ("absent", "missing", "failed"):
             if kind in reply:
-                raise WorkerFailure(reply[kind])
+                raise WorkerFailure(kind, reply[kind])
         return reply
 
     def _last_words(self) -> str:
@@ -171,18 +208,24 @@ class WorkerProcess:
         return lines[-1] if lines else f"exit code {self.process.poll()}"
 
 
-def environment(peer: str, options: Options, folder: Path) -> dict[str, str]:
-    """Variables of a worker: threads, allocator, and caches of compiled code that start empty."""
+def environment(peer: str, options: Options, folder: Path, disk_cache: bool = False) -> dict[str, str]:
+    """Variables of a worker: threads, allocator, and caches of compiled code that start empty; `disk_cache`
+    turns on those that are off by default."""
     variables = dict(os.environ)
     variables.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
     if options.pages == "recycled":
         variables.update(RECYCLING)
     cache = folder / "cache" / peer
     cache.mkdir(parents=True, exist_ok=True)
-    for name in ("INGOT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "TMPDIR"):
+    for name in ("INGOT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TMPDIR"):
         variables[name] = str(cache)  # MLX keeps what it compiles under TMPDIR
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
-    variables.update(PEERS[peer]().environment(options.threads))
+    if peer in PEERS:
+        variables.update(PEERS[peer]().environment(options.threads))
+        for name, value in PEERS[peer].disk_cache.items():
+            variables.pop(name, None)
+            if disk_cache:
+                variables[name] = value.format(cache)
     return variables
 
 
@@ -192,7 +235,7 @@ class Session:
     def __init__(self, options: Options, progress: Callable[[str], None] = lambda text: None) -> None:
         self.options, self.progress = options, progress
         self.versions: dict[str, str] = {}
-        self.missing: dict[str, str] = {}
+        self.missing: dict[str, WorkerFailure] = {}
         self._workers: dict[str, WorkerProcess] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="ingot-bench-")
 
@@ -204,10 +247,12 @@ class Session:
             worker.close()
         self._folder.cleanup()
 
-    def run(self, row: Row) -> Outcome:
-        """Measure `row` on all peers: `rounds` times around, `samples` calls at each turn."""
+    def run(self, row: Row, ours: Sequence[str] = ("ingot",)) -> Outcome:
+        """Measure `row` on all peers: `rounds` times around, `samples` samples at each turn. `ours` are the
+        ways to call Ingot."""
         cache = self.options.cache or row.cache
-        outcome = Outcome(row, cache, [Measurement(peer) for peer in ("ingot", *self.options.peers)])
+        outcome = Outcome(row, cache, [Measurement(peer) for peer in (*ours, *self.options.peers)])
+        self._limits(outcome)
         inputs = row.make_inputs()
         expected = [np.asarray(x) for x in row.oracle(*inputs)]
         paths = save(inputs, Path(self._folder.name))
@@ -217,18 +262,19 @@ class Session:
             self.progress(f"{row.name}: round {number + 1} of {self.options.rounds}")
             for measurement in outcome.measurements:
                 self._guarded(measurement, self._time)
-        for worker in self._workers.values():
-            if worker.alive:
+        self._limits(outcome)
+        for peer, worker in self._workers.items():
+            if peer != "limits" and worker.alive:
                 with contextlib.suppress(WorkerFailure):  # the next row will tell
                     worker.ask("finish")
         return outcome
 
     def _guarded(self, measurement: Measurement, step: Callable[[Measurement], None]) -> None:
-        if not measurement.problem:
+        if not measurement.status:
             try:
                 step(measurement)
             except WorkerFailure as failure:
-                measurement.problem = str(failure)
+                measurement.status, measurement.problem = failure.kind, str(failure)
 
     def _prepare(
         self, measurement: Measurement, row: Row, paths: list[str], expected: Sequence[np.ndarray], cache: str
@@ -240,78 +286,39 @@ class Session:
         measurement.first = reply["first"]
         wrong = row.check([np.load(path) for path in reply["files"]], expected)
         if wrong:
-            raise WorkerFailure(f"wrong: {wrong}")
+            raise WorkerFailure("wrong", wrong)
+
+    def _limits(self, outcome: Outcome) -> None:
+        """The lesser of what the limits are now and what they were found to be before."""
+        row = outcome.row
+        if row.small:
+            return
+        self.progress(f"{row.name}: limits of the machine")
+        asked = {name: getattr(row, name) for name in ("read", "written", "flops", "dtype")}
+        with contextlib.suppress(WorkerFailure):  # as without llvmlite
+            found = self._worker("limits").ask("limit", **asked, evicted=outcome.cache == "evicted")
+            outcome.limits = {kind: min(s, outcome.limits.get(kind, s)) for kind, s in found.items()}
 
     def _time(self, measurement: Measurement) -> None:
+        time.sleep(PAUSE_SECONDS)
         reply = self._worker(measurement.peer).ask("time", samples=self.options.samples)
         measurement.times += reply["times"]
         measurement.disturbed += reply["disturbed"]
 
     def _worker(self, peer: str) -> WorkerProcess:
         if peer in self.missing:
-            raise WorkerFailure(self.missing[peer])
+            raise self.missing[peer]
         worker = self._workers.get(peer)
         if worker is None or not worker.alive:
             try:
                 worker = WorkerProcess(peer, self.options, Path(self._folder.name))
             except WorkerFailure as failure:
-                self.missing[peer] = str(failure)
+                self.missing[peer] = failure
                 raise
             self._workers[peer] = worker
-            self.versions[peer] = worker.hello["version"]
+            if worker.hello["version"]:
+                self.versions[peer] = worker.hello["version"]
         return worker
-
-
-@dataclass
-class Latency:
-    """Seconds to import a framework and to the first result of a row, without and with its disk cache."""
-
-    peer: str
-    row: Row
-    problem: str = ""
-    imported: list[float] = field(default_factory=list)
-    resident: int = 0
-    cold: list[float] = field(default_factory=list)
-    warm: list[float] = field(default_factory=list)
-
-
-def measure_latency(peer: str, row: Row, options: Options) -> Latency:
-    """Compile `row` with `peer` in fresh processes, at most three times without a cache and with one."""
-    latency = Latency(peer, row)
-    inputs = row.make_inputs()
-    try:
-        if peer == "ingot":
-            _write_bytecode(row, inputs, options)
-        for _ in range(min(3, options.rounds)):
-            with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
-                paths = save(inputs, Path(folder))
-                for seconds in (latency.cold, latency.warm):
-                    hello, first = _first_result(peer, row, options, Path(folder), paths)
-                    latency.imported.append(hello["import"])
-                    latency.resident = hello["resident"]
-                    seconds.append(first)
-    except WorkerFailure as failure:
-        latency.problem = str(failure)
-    return latency
-
-
-def _write_bytecode(row: Row, inputs: Sequence[np.ndarray], options: Options) -> None:
-    """Run once uncounted: a checkout may have no bytecode yet, whereas peers were installed with theirs."""
-    with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
-        _first_result("ingot", row, options, Path(folder), save(inputs, Path(folder)))
-
-
-def _first_result(
-    peer: str, row: Row, options: Options, folder: Path, paths: list[str]
-) -> tuple[dict[str, Any], float]:
-    """What a fresh worker said of itself, and its seconds from the arrays to the first result of `row`."""
-    worker = WorkerProcess(peer, options, folder)
-    try:
-        results = str(folder / "result")
-        reply = worker.ask("prepare", row=row.name, inputs=paths, results=results, cache="resident")
-    finally:
-        worker.close()
-    return worker.hello, reply["first"]
 
 
 def save(arrays: Sequence[np.ndarray], folder: Path) -> list[str]:

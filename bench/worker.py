@@ -2,12 +2,12 @@
 
 Requests and replies are JSON, one to a line; arrays travel as `.npy` files. The requests:
 
-    prepare  row, inputs (files), results (prefix)   ->  first (s), files, calls (per sample)
-    time     samples                                 ->  times (s per call), disturbed (how many of them)
-    finish                                           ->  {}
+    prepare  row, inputs (files), results (prefix), cache  ->  first (s), at (clock), files, calls (a sample)
+    time     samples                                       ->  times (s per call), disturbed (how many)
+    finish                                                 ->  {}
 
-A reply with `missing` says that the peer cannot do this row, one with `error` that it failed. The first
-line, unasked, tells the version, the time of the import and the memory after it.
+A reply with `absent` says that the row is not written for this peer, one with `missing` that the peer is not
+installed, one with `failed` what went wrong. The first line, unasked, tells the version.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from bench.peers import PEERS, Missing, Peer, to_numpy
+from bench.peers import PEERS, Absent, Peer
 
 SAMPLE_SECONDS = 2e-4
 """A sample is one call, or as many short ones as last this long: a clock read costs 0.05 µs."""
+TURN_SECONDS = 1.0
+"""A turn in which more than this was spent ends with the sample that is being taken."""
 EVICT_BYTES = 1 << 28
 ATTEMPTS = 4
 """A sample during which another process took the processor is repeated, within so many times the samples."""
@@ -35,7 +37,7 @@ class Worker:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.run: Callable[[], Any] | None = None
+        self.timer: Callable[[int], float] | None = None
         self.calls = 1
         self.evict: Any = None
 
@@ -46,49 +48,49 @@ class Worker:
 
         arrays = tuple(np.load(path) for path in inputs)
         start = time.perf_counter()
-        run = self.peer.prepare(ROWS[row], arrays)
-        result = run()
-        first = time.perf_counter() - start
+        call = self.peer.prepare(ROWS[row], arrays)
+        result = call.run()
+        first, at = time.perf_counter() - start, time.monotonic()
         files = []
-        for number, array in enumerate(to_numpy(result)):
+        for number, array in enumerate(self.peer.to_numpy(result)):
             files.append(f"{results}-{number}.npy")
             np.save(files[-1], array)
         del result
-        self.run = run
+        self.timer = call.timer()
         self.evict = np.zeros(EVICT_BYTES, np.uint8) if cache == "evicted" else None
-        self.calls = 1 if cache == "evicted" else self._calls_per_sample(run)
-        return {"first": first, "files": files, "calls": self.calls}
+        self.calls = 1 if cache == "evicted" else _calls_per_sample(self.timer)
+        return {"first": first, "at": at, "files": files, "calls": self.calls}
 
     def time(self, samples: int) -> dict[str, Any]:
-        run, calls, clock = self.run, self.calls, time.perf_counter
-        assert run is not None, "time before prepare"
-        repeat = range(calls)
-        run()  # another framework had the caches in between
+        timer, calls = self.timer, self.calls
+        assert timer is not None, "time before prepare"
+        end = time.perf_counter() + TURN_SECONDS
+        timer(calls)  # another framework had the processors and the caches in between
         times: list[float] = []
         disturbed: list[float] = []
         for _ in range(ATTEMPTS * samples):
             if self.evict is not None:
                 self.evict += 1
             switches = preemptions()
-            start = clock()
-            for _ in repeat:
-                run()
-            seconds = (clock() - start) / calls
+            seconds = timer(calls) / calls
             (times if preemptions() == switches else disturbed).append(seconds)
-            if len(times) == samples:
+            if len(times) == samples or time.perf_counter() > end:
                 break
-        lacking = samples - len(times)
-        return {"times": times + sorted(disturbed)[:lacking], "disturbed": lacking}
+        kept = sorted(disturbed)[: samples - len(times)]
+        return {"times": times + kept, "disturbed": len(kept)}
 
     def finish(self) -> dict[str, Any]:
-        self.run = self.evict = None
+        self.timer = self.evict = None
         return {}
 
-    def _calls_per_sample(self, run: Callable[[], Any]) -> int:
-        run()
-        start = time.perf_counter()
-        run()
-        return max(1, round(SAMPLE_SECONDS / max(time.perf_counter() - start, 1e-7)))
+
+def _calls_per_sample(timer: Callable[[int], float]) -> int:
+    timer(1)
+    calls, seconds = 1, timer(1)
+    while seconds < SAMPLE_SECONDS and calls < 1 << 20:
+        calls = 1 + round(calls * min(10.0, 1.1 * SAMPLE_SECONDS / max(seconds, 1e-9)))
+        seconds = timer(calls)
+    return calls
 
 
 def pin(threads: int) -> None:
@@ -102,41 +104,40 @@ def preemptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM now; 0 where /proc does not tell."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def main(name: str, threads: int) -> None:
-    """Serve requests until the pipe closes."""
+def serve(start: Callable[[], tuple[Any, str]]) -> None:
+    """Answer requests by methods of what `start` returns, beside a version, until the pipe closes."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # frameworks that print must not disturb the protocol
-    pin(threads)
-    peer = PEERS[name]()
-    start = time.perf_counter()
+
+    def reply(content: dict[str, Any]) -> None:
+        replies.write(json.dumps(content) + "\n")
+
     try:
-        peer.start(threads)
+        server, version = start()
     except ImportError as error:
-        replies.write(json.dumps({"missing": f"not installed: {error}"}) + "\n")
-        return
-    seconds = time.perf_counter() - start
-    hello = {"version": peer.version, "import": seconds, "resident": resident_bytes()}
-    replies.write(json.dumps(hello) + "\n")
-    worker = Worker(peer)
+        return reply({"missing": f"not installed: {error}"})
+    reply({"version": version})
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            reply = getattr(worker, request.pop("do"))(**request)
-        except Missing as reason:
-            reply = {"missing": str(reason)}
+            reply(getattr(server, request.pop("do"))(**request))
+        except Absent as reason:
+            reply({"absent": str(reason)})
         except Exception as error:
             traceback.print_exc()
-            reply = {"error": f"{type(error).__name__}: {error}"}
-        replies.write(json.dumps(reply) + "\n")
+            reply({"failed": f"{type(error).__name__}: {error}"})
+
+
+def main(name: str, threads: int) -> None:
+    """Serve the peer called `name`, held to `threads` threads and processors."""
+
+    def start() -> tuple[Worker, str]:
+        pin(threads)
+        peer = PEERS[name]()
+        peer.start(threads)
+        return Worker(peer), peer.version
+
+    serve(start)
 
 
 if __name__ == "__main__":

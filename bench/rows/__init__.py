@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from bench.row import Row
-from bench.rows import maps, pairwise, reductions, row_kernels
+from bench.rows import dispatch, encoder, maps, matmuls, mlp, pairwise, reductions, row_kernels
 
-ROWS: dict[str, Row] = {
-    row.name: row for row in (*maps.ROWS, *row_kernels.ROWS, *reductions.ROWS, *pairwise.ROWS)
-}
+_MODULES = (dispatch, maps, row_kernels, reductions, matmuls, mlp, encoder, pairwise)
+ROWS: dict[str, Row] = {row.name: row for module in _MODULES for row in module.ROWS}
 
 
 def select(names: str) -> list[Row]:

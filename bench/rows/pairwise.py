@@ -21,6 +21,7 @@ class InverseDistances(Row):
     count = 4096
     limit = "16.7M pairs in registers: about 8 flops and a root each"
     read, written = 3 * 4 * count, 4 * count
+    flops = 16 * count * count
     rtol = 1e-4
 
     def inputs(self, rng: np.random.Generator) -> Inputs:

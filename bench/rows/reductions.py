@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.row import Inputs, Row, normal, onnx_model
+from bench.row import Inputs, OnnxModel, Row, normal, onnx_model
 
 
 class Sum(Row):
@@ -50,7 +50,7 @@ class Sum(Row):
 
         return total
 
-    def onnxruntime(self, ort: Any) -> str:
+    def onnxruntime(self, ort: Any) -> OnnxModel:
         return onnx_model(f"float[{self.size}] x", "float y", "y = ReduceSum <keepdims = 0> (x)")
 
 
@@ -60,6 +60,7 @@ class MeanVariance(Row):
     shape = (4096, 4096)
     limit = "64 MB read once"
     read, written = 4 * 4096 * 4096, 2 * 4 * 4096
+    several = True
 
     def __init__(self, name: str, axis: int, target: float) -> None:
         self.name, self.axis, self.target = name, axis, target
@@ -86,7 +87,7 @@ class MeanVariance(Row):
     def numba(self, nb: Any) -> Callable:
         return _numba_rows(nb.prange) if self.axis else _numba_columns(nb.prange)
 
-    def onnxruntime(self, ort: Any) -> str:
+    def onnxruntime(self, ort: Any) -> OnnxModel:
         body = f"""axes = Constant <value_ints = [{self.axis}]> ()
             mean = ReduceMean <keepdims = 1> (x, axes)
             d = Sub (x, mean)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.row import Inputs, Row, normal, onnx_model
+from bench.row import Inputs, OnnxModel, Row, normal, onnx_model
 
 EPSILON = 1e-5
 
@@ -67,7 +67,7 @@ class Softmax(Row):
     def torch(self, torch: Any) -> Callable:
         return lambda x: torch.softmax(x, dim=-1)
 
-    def onnxruntime(self, ort: Any) -> str:
+    def onnxruntime(self, ort: Any) -> OnnxModel:
         return onnx_model("float[4096,1024] x", "float[4096,1024] y", "y = Softmax <axis = -1> (x)")
 
 
@@ -120,7 +120,7 @@ class LogSumExp(Row):
     def torch(self, torch: Any) -> Callable:
         return lambda x: torch.logsumexp(x, dim=-1)
 
-    def onnxruntime(self, ort: Any) -> str:
+    def onnxruntime(self, ort: Any) -> OnnxModel:
         body = "axes = Constant <value_ints = [1]> ()\n y = ReduceLogSumExp <keepdims = 0> (x, axes)"
         return onnx_model("float[4096,1024] x", "float[4096] y", body)
 
@@ -199,7 +199,7 @@ class LayerNorm(Row):
         norm, shape = torch.nn.functional.layer_norm, self.shape[1:]
         return lambda x, residual, weight, bias: norm(x + residual, shape, weight, bias, EPSILON)
 
-    def onnxruntime(self, ort: Any) -> str:
+    def onnxruntime(self, ort: Any) -> OnnxModel:
         return onnx_model(
             "float[4096,768] x, float[4096,768] r, float[768] w, float[768] b",
             "float[4096,768] y",

@@ -1,0 +1,164 @@
+"""What is paid before the first result: imports and compilation, always in fresh processes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench.peers import PEERS, THREAD_VARIABLES
+from bench.row import Row
+from bench.session import ROOT, Options, WorkerFailure, WorkerProcess, save
+
+ROUNDS = 3
+"""At most: a cold torch.compile takes many seconds."""
+BARE = "python"
+LATENCY_TARGETS = {
+    "W2": {"cold": 0.025, "warm": 0.008},
+    "W9": {"cold": 0.12, "warm": 0.02},
+    "W11": {"cold": 0.10, "warm": 0.02},
+}
+"""Seconds that Ingot aims at."""
+IMPORT_BEYOND_NUMPY = 0.03
+"""Seconds that Ingot's import may take more than that of NumPy, which is part of it."""
+RESIDENT_TARGET = 40e6
+IMPORT = """
+import time
+start = time.perf_counter()
+import {module}
+seconds = time.perf_counter() - start
+try:
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+except OSError:
+    pages = 0
+import os
+print(seconds, pages * os.sysconf("SC_PAGE_SIZE"))
+"""
+
+
+@dataclass
+class Import:
+    """Seconds to import a framework and bytes in memory after it, of the whole process; `python` is the bare
+    interpreter."""
+
+    peer: str
+    status: str = ""
+    problem: str = ""
+    seconds: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    targets: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Latency:
+    """Seconds to the first result of a row: from the trace on in a process that has the framework imported,
+    with an empty disk cache (`cold`) and a filled one (`warm`), and from the start of a process to the end,
+    with a filled one (`process`)."""
+
+    peer: str
+    row: str
+    status: str = ""
+    problem: str = ""
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    process: list[float] = field(default_factory=list)
+    targets: dict[str, float] = field(default_factory=dict)
+
+
+def measure_imports(options: Options, progress: Callable[[str], None]) -> list[Import]:
+    """Import each framework in `rounds` fresh processes, in turns, after one that is not counted."""
+    modules = {BARE: "sys", "numpy": PEERS["numpy"].module, "ingot": PEERS["ingot"].module}
+    for peer in options.peers:
+        if PEERS[peer].module not in modules.values():
+            modules[peer] = PEERS[peer].module
+    imports = [Import(peer) for peer in modules]
+    for number in range(options.rounds + 1):
+        for entry in imports:
+            if not entry.status:
+                progress(f"import {entry.peer}: {number} of {options.rounds}")
+                _import(entry, modules[entry.peer], options, counted=number > 0)
+    numpy, ours = imports[1], imports[2]
+    ours.targets = {"resident": RESIDENT_TARGET}
+    if numpy.seconds:
+        ours.targets["seconds"] = statistics.median(numpy.seconds) + IMPORT_BEYOND_NUMPY
+    return imports
+
+
+def _import(entry: Import, module: str, options: Options, counted: bool) -> None:
+    peer = "ingot" if entry.peer in (BARE, "numpy") else entry.peer
+    variables = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(options.threads))
+    variables.update(PEERS[peer]().environment(options.threads))
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [options.python(peer), "-c", IMPORT.format(module=module)]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=options.timeout
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        entry.status, entry.problem = "failed", str(error)
+        return
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        entry.status = "missing" if last.startswith("ModuleNotFoundError") else "failed"
+        entry.problem = last
+    elif counted:
+        seconds, resident = done.stdout.split()[-2:]
+        entry.seconds.append(float(seconds))
+        entry.resident.append(int(resident))
+
+
+def measure_latencies(
+    rows: Sequence[Row], options: Options, progress: Callable[[str], None]
+) -> list[Latency]:
+    """Compile each row with each peer in fresh processes, in turns."""
+    latencies = [Latency(peer, row.name) for row in rows for peer in ("ingot", *options.peers)]
+    for latency in latencies:
+        if latency.peer == "ingot":
+            latency.targets = LATENCY_TARGETS.get(latency.row, {})
+    inputs = {row.name: row.make_inputs() for row in rows}
+    with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
+        # a checkout may have no bytecode yet, whereas peers were installed with theirs
+        for name, arrays in inputs.items():
+            _attempt(Latency("ingot", name), arrays, options, Path(folder))
+    for number in range(min(ROUNDS, options.rounds)):
+        for latency in latencies:
+            if not latency.status:
+                progress(f"first result of {latency.row}: {latency.peer}, round {number + 1}")
+                with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
+                    _attempt(latency, inputs[latency.row], options, Path(folder))
+    return latencies
+
+
+def _attempt(latency: Latency, inputs: Sequence[np.ndarray], options: Options, folder: Path) -> None:
+    paths = save(inputs, folder)
+    try:
+        cold, _ = _first_result(latency, options, folder, paths, disk_cache=False)
+        if PEERS[latency.peer].disk_cache:
+            _first_result(latency, options, folder, paths, disk_cache=True)
+        warm, process = _first_result(latency, options, folder, paths, disk_cache=True)
+    except WorkerFailure as failure:
+        latency.status, latency.problem = failure.kind, str(failure)
+        return
+    latency.cold.append(cold)
+    latency.warm.append(warm)
+    latency.process.append(process)
+
+
+def _first_result(
+    latency: Latency, options: Options, folder: Path, paths: list[str], disk_cache: bool
+) -> tuple[float, float]:
+    """Seconds of a fresh worker from its arrays, and from its start, to the first result."""
+    worker = WorkerProcess(latency.peer, options, folder, disk_cache)
+    try:
+        results = str(folder / "result")
+        reply = worker.ask("prepare", row=latency.row, inputs=paths, results=results, cache="resident")
+    finally:
+        worker.close()
+    return reply["first"], reply["at"] - worker.started
