@@ -166,9 +166,9 @@ number = DtypeCategory("number", _of("uifc"))
 generic = DtypeCategory("generic", ALL)
 
 
-def issubdtype(a: Dtype | DtypeCategory, b: Dtype | DtypeCategory) -> bool:
-    """True when `a` is `b` or lies within the category `b`."""
-    if isinstance(b, Dtype):
-        return a is b
-    members = frozenset((a,)) if isinstance(a, Dtype) else a.members
-    return members <= b.members
+def issubdtype(arg1: Dtype | DtypeCategory, arg2: Dtype | DtypeCategory) -> bool:
+    """True when `arg1` is `arg2` or lies within the category `arg2`."""
+    if isinstance(arg2, Dtype):
+        return arg1 is arg2
+    members = frozenset((arg1,)) if isinstance(arg1, Dtype) else arg1.members
+    return members <= arg2.members

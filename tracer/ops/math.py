@@ -65,7 +65,7 @@ def _binary(
 ) -> Binary:
     """A function of two arrays in their common dtype."""
 
-    def op(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
+    def op(a: ArrayLike, b: ArrayLike, stream: Any = None) -> array:
         if type(a) is array and type(b) is array:
             x, y = a._value, b._value
             if x.aval.dtype is not y.aval.dtype:
@@ -82,7 +82,7 @@ def _binary(
 def _inexact_binary(name: str, primitive: Primitive, doc: str) -> Binary:
     """A function of two arrays in their common floating dtype: integers become float32."""
 
-    def op(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
+    def op(a: ArrayLike, b: ArrayLike, stream: Any = None) -> array:
         if type(a) is array and type(b) is array and a._value.aval.dtype is b._value.aval.dtype:
             x, y = a._value, b._value
         else:
@@ -127,7 +127,7 @@ def power(a: ArrayLike, b: ArrayLike, /, *, stream: Any = None) -> array:
 pow = power
 
 
-def floor_divide(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
+def floor_divide(a: ArrayLike, b: ArrayLike, stream: Any = None) -> array:
     """Quotient rounded down, elementwise. Integers: 0 where `b` is 0. Floats: `floor(a / b)`."""
     x, y = common_pair("floor_divide", a, b)
     kind = x.aval.dtype.kind
@@ -138,7 +138,7 @@ def floor_divide(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
     return record(_INT_DIVIDE, x, y)
 
 
-def remainder(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
+def remainder(a: ArrayLike, b: ArrayLike, stream: Any = None) -> array:
     """Remainder of `a / b` with the sign of `b`, elementwise. Where `b` is 0: 0 for integers, else NaN."""
     x, y = common_pair("remainder", a, b)
     if x.aval.dtype.kind == "c":
@@ -146,7 +146,7 @@ def remainder(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> array:
     return record(_REMAINDER, x, y)
 
 
-def divmod(a: ArrayLike, b: ArrayLike, /, stream: Any = None) -> tuple[array, array]:
+def divmod(a: ArrayLike, b: ArrayLike, stream: Any = None) -> tuple[array, array]:
     """`(floor_divide(a, b), remainder(a, b))`."""
     return floor_divide(a, b), remainder(a, b)
 
@@ -463,7 +463,7 @@ def _largest(dtype: Dtype) -> float:
 # -- types ---------------------------------------------------------------------------------------------------
 
 
-def astype(a: array, dtype: Dtype, /, stream: Any = None) -> array:
+def astype(a: array, /, dtype: Dtype, stream: Any = None) -> array:
     """`a` in `dtype`. Floats saturate to integers and NaN gives 0; a copy when nothing changes."""
     x = require_array("astype", a)._value
     if not isinstance(dtype, Dtype):

@@ -75,6 +75,7 @@ def _method(name: str, op: Callable[..., Any]) -> Callable[..., Any]:
     method.__name__ = name
     method.__qualname__ = f"array.{name}"
     method.__doc__ = f"See `ingot.{op.__name__}`."
+    method.__wrapped__ = op  # type: ignore[attr-defined]  # its signature
     return method
 
 
