@@ -239,7 +239,8 @@ class _Fuser:
 
     def unstored(self, groups: Sequence[Group]) -> list[Group]:
         """The groups without values that only a later stage of their own group reads and that are cheap to
-        compute again there: `x - mean` of a normalisation is not worth a buffer."""
+        compute again there, as `x - mean` of a normalisation, or for which there is no room but in memory of
+        the size of the whole value."""
         found = []
         for group in groups:
             others = {v for g in groups if g is not group for v in self.reads(g)}
@@ -250,7 +251,8 @@ class _Fuser:
                     group.kind, group.space, group.reduced, tuple(r for r in group.roots if r != root)
                 )
                 before = self.all_stored
-                if self.kind_of(root) == "map" and self.cost_again(group, root) <= REPEATED:
+                needed = frozenset(r for r in group.roots if r in others or r in self.outputs)
+                if self.kind_of(root) == "map" and self.is_computed_again(group, root, needed):
                     self.all_stored = before - {root}
                     if self.works(fewer):
                         group = fewer
@@ -259,14 +261,15 @@ class _Fuser:
             found.append(group)
         return found
 
-    def cost_again(self, group: Group, root: int) -> int:
-        """Instructions per element of a root, without what is computed once per row."""
-        plan = plan_of(self.graph, group, self.all_stored, self.all_stored)
-        points = [
-            p for stage in plan.stages for value, _, p in (*stage.stores, *stage.after) if value == root
-        ]
+    def is_computed_again(self, group: Group, root: int, needed: frozenset[int]) -> bool:
+        """Whether an element of a root is made anew where it is read; `needed` are the roots that others
+        read."""
+        plan = plan_of(self.graph, group, self.all_stored, needed)
+        if root not in plan.homes and root not in plan.scratch:
+            return True
+        points = [p for stage in plan.stages for value, _, p in stage.stores if value == root]
         each = [p for p in reachable(points) if isinstance(p, Apply) and p.axes & group.reduced]
-        return sum(rules.costs.get(type(p.primitive), 1) for p in each)
+        return sum(rules.costs.get(type(p.primitive), 1) for p in each) <= REPEATED
 
     def joined(self, first: Group, second: Group) -> Group | None:
         """One group of both, where their kinds and spaces allow it."""

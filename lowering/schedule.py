@@ -48,11 +48,15 @@ def schedule(
     nest = _NESTS[group.kind]
     plan = nest.simplified(plan)
     points = plan.points()
-    reads = sorted({p.value for p in points if isinstance(p, pt.Read)})
+    reads = {p.value for p in points if isinstance(p, pt.Read)}
+    lodging: dict[int, int] = {}
+    if isinstance(plan, rows.Plan):
+        reads.difference_update(plan.homes, plan.scratch)
+        lodging = plan.homes
     writes = [root for root in group.roots if root in needed or root in reads]
-    memory = [(v, _in_memory(graph, v), "read") for v in reads if v not in writes]
+    memory = [(v, _in_memory(graph, v), "read") for v in sorted(reads) if v not in writes]
     for root in writes:
-        reread = root in reads or group.kind == "scatter"
+        reread = root in reads or root in lodging.values() or group.kind == "scatter"
         memory.append((root, _in_memory(graph, root), "readwrite" if reread else "write"))
     buffers = tuple(value for value, _, _ in memory)
     counts = _fused(nodes_of(graph, group, buffers))

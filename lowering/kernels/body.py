@@ -7,24 +7,31 @@ from contextlib import contextmanager
 
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
+from ingot.lowering.kernels.quotient import Divisor, quotient
 from ingot.lowering.loop import Expr
 from ingot.lowering.loop_builder import Builder
 from ingot.lowering.points import Place, Point
 from ingot.lowering.rules import scalar_rule
 from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.primitives.elementwise import Div
 
 
 class Body:
     """A kernel in the making.
 
-    `buffers` names the memory of each graph value, `params` lists the dims that the kernel takes. `index`
-    gives the loop index of every open axis; along the axis `vector`, a point has `lanes` values, of which
-    `mask` (None: all) says which exist.
+    `buffers` names the memory of each graph value, `within_row` the axes along which that of some does not
+    extend, as it holds one row at a time. `params` lists the dims that the kernel takes. `index` gives the
+    loop index of every open axis; along the axis `vector`, a point has `lanes` values, of which `mask` (None:
+    all) says which exist. `divisors` are the points by which much is divided; a register has `register` lanes
+    of float32.
     """
 
     def __init__(self, builder: Builder, buffers: Mapping[int, str]) -> None:
         self.b = builder
-        self.buffers = buffers
+        self.buffers = dict(buffers)
+        self.within_row: dict[int, frozenset[int]] = {}
+        self.divisors: dict[int, Divisor] = {}
+        self.register = 1
         self.index: dict[int, Expr] = {}
         self.vector: int | None = None
         self.lanes = 1
@@ -108,6 +115,13 @@ class Body:
         start = self.lanes_from(total, step)
         return (wide + start if start.type.lanes > 1 else wide + ir.broadcast(start, self.lanes)), 0
 
+    def element(self, value: int, place: Place) -> Place:
+        """Where element `place` of a value lies in its memory."""
+        axes = self.within_row.get(value)
+        if axes is None:
+            return place
+        return Place(place.offset, tuple((a, c) for a, c in place.terms if a not in axes), place.loaded)
+
     def lanes_from(self, start: Expr, step: Extent) -> Expr:
         """`start` in the first lane, `step` more in each further one; a scalar when the step is 0."""
         if isinstance(step, int) and step == 0:
@@ -142,6 +156,9 @@ class Body:
             case pt.Read():
                 return self.read(point)
             case pt.Apply(primitive=primitive, args=args):
+                if isinstance(primitive, Div) and args[1].number in self.divisors and self.lanes > 1:
+                    dividend = ir.broadcast(self[args[0]], self.lanes)
+                    return quotient(self.b, dividend, self.divisors[args[1].number], self.register)
                 lanes = max((self[a].type.lanes for a in args), default=1)
                 exprs = [ir.broadcast(self[a], lanes) for a in args]
                 made = scalar_rule(type(primitive))(primitive, *exprs)
@@ -182,7 +199,7 @@ class Body:
 
     def read(self, point: pt.Read) -> Expr:
         buffer = self.buffers[point.value]
-        at, step = self.place(point.place)
+        at, step = self.place(self.element(point.value, point.place))
         wanted = self.all_of(point.masks)
         if at.type.lanes == 1 and isinstance(step, int) and step == 0:
             if wanted is None or wanted.type.lanes == 1:
@@ -230,7 +247,7 @@ class Body:
 
     def store(self, value: int, place: Place, point: Point) -> None:
         """Write a point to the buffer of a graph value."""
-        at, step = self.place(place)
+        at, step = self.place(self.element(value, place))
         result = self[point]
         if isinstance(step, int) and step == 0 and at.type.lanes == 1:
             self.b.store(self.buffers[value], at, result)

@@ -11,7 +11,7 @@ two or three stages. The vector axis may be a kept or a reduced one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ingot.lowering import loop as ir
@@ -20,6 +20,7 @@ from ingot.lowering import rules
 from ingot.lowering.groups import Built, Group, Memory, Unfusable, all_places, merged_axes, rebuilt
 from ingot.lowering.kernels.body import Body
 from ingot.lowering.kernels.loops import fitting_lanes, fitting_unroll, tree, vector_loop
+from ingot.lowering.kernels.quotient import divisor
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Expr
 from ingot.lowering.loop_builder import Builder
@@ -29,12 +30,14 @@ from ingot.lowering.rules.reduce import Accumulator, accumulators, reduced_axes
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal
+from ingot.tracer.primitives.elementwise import Div
 from ingot.tracer.record import field, record
 
 MAP_BLOCK = 16384
 """Elements of a parallel piece of a one-dimensional map."""
 CACHE_WAYS = 8
 """Lines a power of two apart that the first cache keeps: how many columns a transposition reads at a time."""
+SCRATCH_ALIGNMENT = 64
 SUM_BLOCK = 256
 """Additions in a row to one accumulator before it joins the total."""
 
@@ -69,11 +72,17 @@ class Stage:
 
 @record(frozen=False)
 class Plan:
-    """A group as point expressions, by stages. `extents` are those of the loop axes, by number."""
+    """A group as point expressions, by stages. `extents` are those of the loop axes, by number.
+
+    Values that only later stages of the group read have no memory of their own: `homes` says in which output
+    each lies until that is written, `scratch` which lie in memory of the thread, one row at a time.
+    """
 
     extents: dict[int, Extent]
     reduced: frozenset[int]
     stages: list[Stage]
+    homes: dict[int, int] = field(default_factory=dict)
+    scratch: tuple[int, ...] = ()
 
     def points(self) -> list[Point]:
         return pt.reachable([root for stage in self.stages for root in stage.roots()])
@@ -95,7 +104,9 @@ def plan(graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[i
 class _Planner:
     def __init__(self, graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int]) -> None:
         self.graph, self.group, self.stored = graph, group, stored
+        self.outside = needed
         self.needed = set(needed)
+        self.last_read: dict[int, int] = {}
         self.points = Points()
         self.roots = set(group.roots)
         self.order: dict[int, int] = {}
@@ -115,7 +126,40 @@ class _Planner:
         for stage in stages:
             stage.stores = [item for item in stage.stores if item[0] in self.needed]
             stage.after = [item for item in stage.after if item[0] in self.needed]
-        return Plan(dict(enumerate(group.space)), group.reduced, stages)
+        plan = Plan(dict(enumerate(group.space)), group.reduced, stages)
+        self.place_inner(plan)
+        return plan
+
+    def place_inner(self, plan: Plan) -> None:
+        """Find memory for the values that only this group reads."""
+        inner = sorted(self.needed - self.outside, key=lambda v: (self.order[v], v))
+        taken: dict[int, int] = {}
+        homeless = []
+        for value in inner:
+            home = next((o for o in sorted(self.outside) if self.can_lie(value, o, taken)), None)
+            if home is None:
+                homeless.append(value)
+            else:
+                plan.homes[value] = home
+                taken[home] = self.last_read[value]
+        if homeless and self.is_row_by_row(plan):
+            plan.scratch = tuple(homeless)
+
+    def can_lie(self, value: int, output: int, taken: Mapping[int, int]) -> bool:
+        """Whether a value may lie in the memory of an output: from its own stage to the last that reads it,
+        within which each element is read before the output's is written."""
+        if output not in self.order or self.is_reduction(output) or not self.is_full_map(output):
+            return False
+        same = self.graph.avals[output].dtype == self.graph.avals[value].dtype
+        free = taken.get(output, -1) <= self.order[value]
+        return same and free and self.order[output] >= self.last_read[value]
+
+    def is_row_by_row(self, plan: Plan) -> bool:
+        """Whether an iteration over the kept axes is one contiguous run of elements."""
+        kept = [a for a in plan.extents if a not in plan.reduced]
+        if not plan.reduced or not kept or max(kept) > min(plan.reduced):
+            return False
+        return vector_axis(simplified(plan)) not in kept
 
     def is_reduction(self, value: int) -> bool:
         node = producers(self.graph)[value]
@@ -196,6 +240,7 @@ class _Planner:
         if self.order[value] == self.current:
             return False
         self.needed.add(value)
+        self.last_read[value] = self.current
         return True
 
     def held(self, value: int, index: Index) -> Point | None:
@@ -263,7 +308,7 @@ def simplified(plan: Plan) -> Plan:
         )
         for s in plan.stages
     ]
-    return Plan(extents, plan.reduced & extents.keys(), stages)
+    return Plan(extents, plan.reduced & extents.keys(), stages, plan.homes, plan.scratch)
 
 
 _INNER = 8
@@ -309,11 +354,15 @@ class Writer:
         names: dict[int, str] = {}
         for value, dtype, access in buffers:
             names[value] = self.b.buffer("x" if access == "read" else "y", dtype, access)
+        names.update((value, names[home]) for value, home in plan.homes.items())
         self.body = Body(self.b, names)
+        self.scratch: Extent = 0
         self.points = plan.points()
         self.written = {value for s in plan.stages for value, _, _ in s.stores}
         self.axis = vector_axis(plan)
         self.lanes, self.unroll = self._width(target)
+        self.body.register = target.lanes("f32")
+        self.divides = not target.has_fma
 
     def _width(self, target: Target) -> tuple[int, int]:
         """Lanes, and how many vectors of a map are in flight."""
@@ -342,11 +391,25 @@ class Writer:
         kept = [a for a in self.plan.extents if a not in self.plan.reduced]
         loops = [a for a in kept if a != self.axis]
         self.emit(top=True)
+        self.rows_in_scratch(kept)
         if self.axis in kept and (not loops or self.walks_across()):
             self.blocks(loops)
         else:
             self.outer(loops, "parallel" if loops else "serial")
-        return Built(self.b.kernel(), tuple(self.body.params), self.parallel)
+        return Built(self.b.kernel(), tuple(self.body.params), self.parallel, self.scratch)
+
+    def rows_in_scratch(self, kept: Sequence[int]) -> None:
+        """Memory for one row of each value that lies in scratch."""
+        count = dims.product([self.plan.extents[a] for a in self.plan.reduced])
+        stores = [item for stage in self.plan.stages for item in stage.stores]
+        for value in self.plan.scratch:
+            dtype, *others = (point.dtype for v, _, point in stores if v == value)
+            size = count * (1 + len(others))  # complex numbers have two parts
+            at, numbers = self.body.extent(self.scratch), self.body.extent(size)
+            self.body.buffers[value] = self.b.alloc("row", dtype, numbers, "scratch", at)
+            self.body.within_row[value] = frozenset(kept)
+            nbytes = size * ir.BYTES[dtype]
+            self.scratch = self.scratch + dims.ceil_div(nbytes, SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
 
     def walks_across(self) -> bool:
         """Whether something is read in strides along the vector axis: a transposition."""
@@ -417,10 +480,12 @@ class Writer:
         vector_loop(self.b, lo, length, self.lanes, [()] * self.unroll, part)
 
     def stages(self) -> None:
+        later = set(self.written)
         for stage in self.plan.stages:
             if stage.reductions or stage.stores:
                 self.passes(stage)
-            self.body.emit(self.points)
+            later.difference_update(value for value, _, _ in stage.stores)
+            self.body.emit(p for p in self.points if not (isinstance(p, pt.Read) and p.value in later))
             for item in stage.after:
                 self.body.store(*item)
 
@@ -431,10 +496,14 @@ class Writer:
         serial = [a for a in axes if a != self.axis]
         along_vector = self.axis in axes
         lanes = self.lanes
+        points = pt.reachable(stage.roots())
+        parts = self.in_flight(points, lanes) if along_vector else 1
+        if self.prepare_quotients(points) and along_vector and not stage.reductions:
+            self.lanes, parts = lanes * parts, 1  # all registers are checked together
         start: list[Expr] = [ir.broadcast(c, lanes) for r in stage.reductions for c in r.accumulator.initial]
-        parts = self.in_flight(pt.reachable(stage.roots()), lanes) if along_vector else 1
         state = [list(start) for _ in range(parts)]
         state = self.nest(stage, serial, state)
+        self.lanes = lanes
         at = 0
         for reduction in stage.reductions:
             acc, n = reduction.accumulator, len(reduction.accumulator.initial)
@@ -443,6 +512,17 @@ class Writer:
             at += n
             for held, result in zip(reduction.held, results, strict=True):
                 self.body.values[held.number] = self.b.let(ir.convert(result, held.dtype), "total")
+
+    def prepare_quotients(self, points: Sequence[Point]) -> bool:
+        """Find the divisors that are the same in a whole pass; whether there are any."""
+        self.body.divisors = {}
+        for point in points if not self.divides else ():
+            if isinstance(point, pt.Apply) and isinstance(point.primitive, Div) and point.dtype == "f32":
+                a, b = point.args
+                fixed = not isinstance(b, pt.Number) and not b.axes & self.plan.reduced
+                if fixed and a.axes & self.plan.reduced and b.number not in self.body.divisors:
+                    self.body.divisors[b.number] = divisor(self.b, self.body[b])
+        return bool(self.body.divisors)
 
     def nest(self, stage: Stage, serial: Sequence[int], state: list[list[Expr]]) -> list[list[Expr]]:
         if not serial:
