@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from ingot.lowering import loop_verify
 from ingot.lowering.assemble import assemble
-from ingot.lowering.driver import emit_driver
+from ingot.lowering.driver import driver_functions
 from ingot.lowering.fuse import fuse
 from ingot.lowering.groups import Group
 from ingot.lowering.image import Image
@@ -47,34 +47,28 @@ PASSES = (*(name for name, _ in SIMPLIFY), "fuse", "schedule", "plan", "emit", "
 """All passes in order, as INGOT_PRINT_AFTER names them."""
 
 
-def compile_kernel(kernel: Kernel, target: Target) -> Image:
-    """The machine code of a kernel: passes `emit` and `compile`. Raises LoopError for a malformed kernel."""
+def compile_code(kernels: Sequence[Kernel], program: Program | None, target: Target) -> list[Image]:
+    """The machine code of kernels and, last, of the entry points of a program, if given: passes `emit` and
+    `compile`. All are one module for LLVM, which takes a millisecond for each, and become an image each.
+    Raises LoopError for a malformed kernel."""
+    from ingot.lowering.llvm import codegen
     from ingot.lowering.llvm.emit import emit_module
 
     log = _Log()
-    loop_verify.verify(kernel)
-    with log.timed(f"emit {kernel.name}"):
-        text = emit_module([kernel], target)
+    with log.timed("verify"):
+        for kernel in kernels:
+            loop_verify.verify(kernel)
+    parts = [{f"{kernel.name}.{i}": kernel.name} for i, kernel in enumerate(kernels)]
+    with log.timed("emit"):
+        driver = "" if program is None else driver_functions(program)
+        text = emit_module(kernels, target, driver, [symbol for part in parts for symbol in part])
     log.show("emit", lambda: text)
-    return _compiled(kernel.name, text, target, log)
-
-
-def compile_driver(program: Program, target: Target) -> Image:
-    """The machine code of a program's entry points."""
-    log = _Log()
-    with log.timed("emit driver"):
-        text = emit_driver(program, target)
-    log.show("emit", lambda: text)
-    return _compiled("driver", text, target, log)
-
-
-def _compiled(name: str, text: str, target: Target, log: _Log) -> Image:
-    from ingot.lowering.llvm import codegen
-
-    with log.timed(f"compile {name}"):
-        image = codegen.compile_module(text, target)
+    if program is not None:
+        parts.append({"prepare": "prepare", "entry": "entry"})
+    with log.timed(f"compile {len(parts)} functions"):
+        images = codegen.compile_parts(text, parts, target)
     log.show("compile", lambda: codegen.assembly_text(text, target))
-    return image
+    return images
 
 
 def simplify(graph: Graph) -> Graph:

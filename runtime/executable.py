@@ -11,16 +11,15 @@ import ctypes
 import marshal
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ingot.lowering import abi
-from ingot.lowering.image import Image
 from ingot.lowering.llvm.target import Target, current, named
-from ingot.lowering.program import DIM_UNKNOWN, MOST_BYTES, TOO_LARGE, KernelCode, Program
+from ingot.lowering.program import DIM_UNKNOWN, MOST_BYTES, TOO_LARGE, Program
 from ingot.runtime import cache as disk
 from ingot.runtime import interpreter, loader
 from ingot.runtime.profile import counters
@@ -107,8 +106,7 @@ class Code:
 
 def load(program: Program, target: Target) -> Code:
     """The machine code of a program: kernels one by one, shared between programs, and its driver."""
-    images = [_kernel_image(code, target) for code in program.kernels]
-    main = _driver_image(program, target)
+    *images, main = _images_of(program, target)
     addresses = [image.address(k.name) for image, k in zip(images, program.kernels, strict=True)]
     pointers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
     prepare = _PREPARE(main.address("prepare"))
@@ -127,36 +125,34 @@ def _callback(*arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)
 
 
-def _kernel_image(code: KernelCode, target: Target) -> loader.LoadedImage:
-    def compiled() -> Image:
-        from ingot.lowering.pipeline import compile_kernel
+def _images_of(program: Program, target: Target) -> list[loader.LoadedImage]:
+    """The images of the kernels, and last of the driver. What is in no cache is compiled together."""
+    driver = disk.key("driver", target.key, program.entry_digest)
+    keys = [*(disk.key("kernel", target.key, code.digest) for code in program.kernels), driver]
+    found = {key: _cached_image(key) for key in keys}
+    missing = {key: i for i, key in enumerate(keys) if found[key] is None}
+    if missing:
+        from ingot.lowering.pipeline import compile_code
 
-        counters.kernels_compiled += 1
-        return compile_kernel(code.kernel(), target)
-
-    return _image(disk.key("kernel", target.key, code.digest), compiled)
-
-
-def _driver_image(program: Program, target: Target) -> loader.LoadedImage:
-    def compiled() -> Image:
-        from ingot.lowering.pipeline import compile_driver
-
-        counters.drivers_compiled += 1
-        return compile_driver(program, target)
-
-    return _image(disk.key("driver", target.key, program.entry_digest), compiled)
+        kernels = [program.kernels[i].kernel() for key, i in missing.items() if key != driver]
+        counters.kernels_compiled += len(kernels)
+        counters.drivers_compiled += driver in missing
+        images = compile_code(kernels, program if driver in missing else None, target)
+        for key, image in zip(missing, images, strict=True):
+            disk.default().put("image", key, image.to_bytes(), alignment=loader.PAGE)
+            found[key] = _kept(key, loader.load(image))
+    return [loaded for key in keys if (loaded := found[key])]
 
 
-def _image(key: str, compiled: Callable[[], Image]) -> loader.LoadedImage:
+def _cached_image(key: str) -> loader.LoadedImage | None:
     found = _images.get(key)
     if found is not None:
         return found
-    cache = disk.default()
-    loaded = cache.use("image", key, loader.map_checked)
-    if loaded is None:
-        image = compiled()
-        cache.put("image", key, image.to_bytes(), alignment=loader.PAGE)
-        loaded = loader.load(image)
+    loaded = disk.default().use("image", key, loader.map_checked)
+    return None if loaded is None else _kept(key, loaded)
+
+
+def _kept(key: str, loaded: loader.LoadedImage) -> loader.LoadedImage:
     loaded.unload_when_unused()
     counters.images_loaded += 1
     return _images.add(key, loaded)

@@ -18,7 +18,8 @@ from ingot.lowering import image as images
 from ingot.lowering.image import Image
 from ingot.lowering.llvm import codegen, target
 from ingot.lowering.llvm.elf import LinkError, flatten
-from ingot.lowering.loop import Convert, const, math_call
+from ingot.lowering.llvm.emit import emit_module
+from ingot.lowering.loop import Convert, binary, const, math_call
 from ingot.lowering.loop_builder import Builder
 from ingot.runtime import cache as disk
 from ingot.runtime import loader
@@ -273,6 +274,36 @@ def test_images_of_all_targets(name):
     image = codegen.compile_kernels([exp_kernel(on.lanes("f32"))], on)
     assert Image.from_bytes(image.to_bytes()) == image
     assert image.page == (4096 if on.is_x86 else 65536)
+
+
+def remainder_kernel():
+    b = Builder("exp")
+    x, y = b.buffer("x", "f32"), b.buffer("y", "f32", "write")
+    b.store(y, 0, binary("rem", b.load(x, 0), 0.75) + 0.1)
+    return b.kernel()
+
+
+@pytest.mark.parametrize("name", sorted(target.TARGETS))
+def test_functions_of_one_module_become_images_of_their_own(name):
+    """Each with the constants and the routines that it needs, under the name it has alone."""
+    on = target.TARGETS[name]
+    kernels = [exp_kernel(8), exp_kernel(4), remainder_kernel(), exp_kernel(16)]
+    text = emit_module(kernels, on, symbols=[f"exp.{i}" for i in range(4)])
+    parts = [{"exp.1": "exp"}, {"exp.2": "exp"}, {"exp.0": "a", "exp.3": "b"}]
+    made = codegen.compile_parts(text, parts, on)
+    assert [set(image.entries) for image in made] == [{"exp"}, {"exp"}, {"a", "b"}]
+    whole = codegen.compile_parts(text, [{f"exp.{i}": f"{i}" for i in range(4)}], on)[0]
+    assert all(len(image.text) < len(whole.text) for image in made)
+    if on.is_x86 and HOST.is_x86 and on.bits <= HOST.bits:
+        loaded = [load(image) for image in made]
+        assert len({image.address(entry) for image in loaded for entry in image.names}) == 4
+        x, y = np.linspace(-1, 1, 16, dtype=np.float32), np.zeros(16, np.float32)
+        call_kernel(loaded[0].address("exp"), [x, y], [16])
+        np.testing.assert_allclose(y, np.exp(x) + x[0], atol=1e-6)
+        call_kernel(loaded[1].address("exp"), [x, y], [])
+        assert y[0] == np.float32(np.fmod(x[0], np.float32(0.75)) + np.float32(0.1))
+        call_kernel(loaded[2].address("b"), [x, y], [16])
+        np.testing.assert_allclose(y, np.exp(x) + x[0], atol=1e-6)
 
 
 def test_targets_from_processor_flags():

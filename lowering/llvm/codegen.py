@@ -6,13 +6,14 @@ small module's compilation, so target machines and contexts are kept.
 
 from __future__ import annotations
 
+import platform
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from ingot.lowering.image import Image
-from ingot.lowering.llvm.elf import flatten
+from ingot.lowering.llvm.elf import flatten, split
 from ingot.lowering.llvm.emit import emit_module
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Kernel
@@ -35,6 +36,14 @@ def compile_module(llvm_text: str, target: Target) -> Image:
     with _lock:
         module = _optimised(llvm_text, target)
         return flatten(_machine(target).emit_object(module), target.key, target.page)
+
+
+def compile_parts(llvm_text: str, parts: Sequence[Mapping[str, str]], target: Target) -> list[Image]:
+    """Images of parts of an LLVM module whose functions are in sections of their own: for each part the names
+    of its functions in the module, and in the image. Raises as `compile_module`."""
+    with _lock:
+        module = _optimised(llvm_text, target)
+        return split(_machine(target).emit_object(module), parts, target.key, target.page)
 
 
 def optimised_text(llvm_text: str, target: Target) -> str:
@@ -66,14 +75,26 @@ def _optimised(llvm_text: str, target: Target) -> Any:
 def _binding() -> Any:
     import llvmlite.binding as binding
 
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
+    return binding
+
+
+@cache
+def _initialised(native: bool) -> Any:
+    """llvmlite with the code generators of this machine, or of all: those are 1.5 ms more."""
+    binding = _binding()
+    if native:
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+    else:
+        binding.initialize_all_targets()
+        binding.initialize_all_asmprinters()
     return binding
 
 
 @cache
 def _machine(target: Target) -> Any:
-    binding = _binding()
+    machine = platform.machine().lower()
+    binding = _initialised(target.is_x86 == (machine in ("x86_64", "amd64")))
     return binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
     )

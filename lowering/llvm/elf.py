@@ -9,6 +9,7 @@ addresses, an unknown relocation) is refused, because such code could not run fr
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ingot.lowering.image import Image, round_up
 from ingot.tracer.record import record
@@ -30,8 +31,9 @@ class LinkError(RuntimeError):
     """The object needs something that a flat image cannot hold."""
 
 
-@record(frozen=False)
+@record
 class _Section:
+    number: int
     name: str
     kind: int
     flags: int
@@ -40,33 +42,89 @@ class _Section:
     link: int
     info: int
     align: int
-    address: int = -1  # in the image, once placed
 
 
 def flatten(elf: bytes, target_key: str, page: int) -> Image:
     """The image of an object file; its entries are the global functions. Raises LinkError."""
-    machine, sections = _sections(elf)
-    text = [s for s in sections if _mapped(s) and s.flags & _EXECINSTR]
-    rodata = [s for s in sections if _mapped(s) and not s.flags & _EXECINSTR]
-    for section in rodata:
-        if section.flags & _WRITE and section.size:
-            raise LinkError(f"[codegen] the object has writable data in {section.name}.")
-    text_size = _place(text, 0)
-    rodata_base = round_up(text_size, page)
-    rodata_size = _place(rodata, rodata_base) - rodata_base
-    memory = bytearray(rodata_base + rodata_size)
-    for section in text + rodata:
-        memory[section.address : section.address + section.size] = elf[
-            section.offset : section.offset + section.size
-        ]
-    symbols = _symbols(elf, sections)
-    for section in sections:
-        if section.kind == _REL and sections[section.info].address >= 0:
-            raise LinkError(f"[codegen] relocations without addend in {section.name}.")
-        if section.kind == _RELA and sections[section.info].address >= 0:
-            _relocate(elf, section, sections[section.info].address, symbols, memory, machine)
-    entries = {s.name: s.address for s in symbols if s.is_entry}
-    return Image(target_key, page, bytes(memory[:text_size]), bytes(memory[rodata_base:]), entries)
+    object = _Object(elf)
+    return object.image([s for s in object.sections if _mapped(s)], None, target_key, page)
+
+
+def split(elf: bytes, parts: Sequence[Mapping[str, str]], target_key: str, page: int) -> list[Image]:
+    """An image for each of `parts`: of the functions it names, under the names it gives them, with all
+    sections that they refer to. Functions must be in sections of their own. Raises LinkError."""
+    object = _Object(elf)
+    return [object.image(object.needed(part), part, target_key, page) for part in parts]
+
+
+class _Object:
+    """An object file: its sections, symbols, and relocations by the number of the section they change."""
+
+    def __init__(self, elf: bytes) -> None:
+        self.elf = elf
+        self.machine, self.sections = _sections(elf)
+        for section in self.sections:
+            if _mapped(section) and section.flags & _WRITE and section.size:
+                raise LinkError(f"[codegen] the object has writable data in {section.name}.")
+        self.symbols = _symbols(elf, self.sections)
+        self.relocations: dict[int, _Section] = {}
+        for section in self.sections:
+            if section.kind in (_REL, _RELA) and _mapped(self.sections[section.info]):
+                if section.kind == _REL:
+                    raise LinkError(f"[codegen] relocations without addend in {section.name}.")
+                self.relocations[section.info] = section
+
+    def needed(self, names: Collection[str]) -> list[_Section]:
+        """The sections that functions are in, and all that these refer to."""
+        found = {s.section for s in self.symbols if s.is_entry and s.name in names}
+        stack = list(found)
+        while stack:
+            rela = self.relocations.get(stack.pop())
+            if rela is not None:
+                goals = {self.symbols[info >> 32].section for _, info, _ in _entries(self.elf, rela)} - found
+                found |= goals
+                stack += goals
+        return [s for i, s in enumerate(self.sections) if i in found and _mapped(s)]
+
+    def image(
+        self, sections: list[_Section], names: Mapping[str, str] | None, target_key: str, page: int
+    ) -> Image:
+        """The image of some sections; its entries are all global functions, or those in `names`."""
+        text = [s for s in sections if s.flags & _EXECINSTR]
+        rodata = [s for s in sections if not s.flags & _EXECINSTR]
+        address: dict[int, int] = {}
+        text_size = _place(text, 0, address)
+        rodata_base = round_up(text_size, page)
+        rodata_size = _place(rodata, rodata_base, address) - rodata_base
+        memory = bytearray(rodata_base + rodata_size)
+        for section in text + rodata:
+            at = address[section.number]
+            memory[at : at + section.size] = self.elf[section.offset : section.offset + section.size]
+        for section in text + rodata:
+            rela = self.relocations.get(section.number)
+            if rela is not None:
+                self.relocate(rela, address, memory)
+        entries = {
+            s.name if names is None else names[s.name]: address[s.section] + s.value
+            for s in self.symbols
+            if s.is_entry and s.section in address and (names is None or s.name in names)
+        }
+        return Image(target_key, page, bytes(memory[:text_size]), bytes(memory[rodata_base:]), entries)
+
+    def relocate(self, rela: _Section, address: Mapping[int, int], memory: bytearray) -> None:
+        for offset, info, addend in _entries(self.elf, rela):
+            symbol, kind = self.symbols[info >> 32], info & 0xFFFFFFFF
+            if symbol.section not in address:
+                raise LinkError(f"[codegen] a relocation to {symbol.name!r}, which is not in the image.")
+            place, goal = address[rela.info] + offset, address[symbol.section] + symbol.value + addend
+            if self.machine == "x86_64":
+                _relocate_x86(memory, kind, place, goal)
+            else:
+                _relocate_arm(memory, kind, place, goal)
+
+
+def _entries(elf: bytes, rela: _Section) -> Iterable[tuple[int, int, int]]:
+    return struct.iter_unpack("<QQq", elf[rela.offset : rela.offset + rela.size])
 
 
 def _sections(elf: bytes) -> tuple[str, list[_Section]]:
@@ -80,7 +138,8 @@ def _sections(elf: bytes) -> tuple[str, list[_Section]]:
     raw = [struct.unpack_from("<IIQQQQIIQQ", elf, table + i * size) for i in range(count)]
     strings = raw[names][4]
     sections = [
-        _Section(_string(elf, strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in raw
+        _Section(i, _string(elf, strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8]))
+        for i, r in enumerate(raw)
     ]
     return _MACHINES[machine], sections
 
@@ -97,17 +156,18 @@ def _mapped(section: _Section) -> bool:
     return True
 
 
-def _place(sections: list[_Section], at: int) -> int:
+def _place(sections: list[_Section], at: int, address: dict[int, int]) -> int:
     for section in sections:
-        section.address = round_up(at, section.align)
-        at = section.address + section.size
+        address[section.number] = round_up(at, section.align)
+        at = address[section.number] + section.size
     return at
 
 
 @record
 class _Symbol:
     name: str
-    address: int  # -1: not in the image
+    section: int  # 0: none
+    value: int
     is_entry: bool
 
 
@@ -122,25 +182,10 @@ def _symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:
         name = _string(elf, strings + name_at)
         if where == _COMMON or (where == _UNDEFINED and name):
             raise LinkError(f"[codegen] undefined symbol {name!r}: the code would need a library.")
-        inside = 0 < where < 0xFF00 and sections[where].address >= 0
-        address = sections[where].address + value if inside else -1
-        symbols.append(_Symbol(name, address, inside and info >> 4 == _GLOBAL and info & 15 == _FUNC))
+        inside = 0 < where < 0xFF00 and _mapped(sections[where])
+        is_entry = inside and info >> 4 == _GLOBAL and info & 15 == _FUNC
+        symbols.append(_Symbol(name, where if inside else 0, value, is_entry))
     return symbols
-
-
-def _relocate(
-    elf: bytes, rela: _Section, base: int, symbols: list[_Symbol], memory: bytearray, machine: str
-) -> None:
-    for at in range(rela.offset, rela.offset + rela.size, 24):
-        offset, info, addend = struct.unpack_from("<QQq", elf, at)
-        symbol, kind = symbols[info >> 32], info & 0xFFFFFFFF
-        if symbol.address < 0:
-            raise LinkError(f"[codegen] a relocation to {symbol.name!r}, which is not in the image.")
-        place, goal = base + offset, symbol.address + addend
-        if machine == "x86_64":
-            _relocate_x86(memory, kind, place, goal)
-        else:
-            _relocate_arm(memory, kind, place, goal)
 
 
 def _relocate_x86(memory: bytearray, kind: int, place: int, goal: int) -> None:

@@ -31,13 +31,15 @@ _TRUNCATED = ("i8", "i16", "i32")
 _EXACT_REDUCTIONS = {"add": "add", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 
 
-def emit_module(kernels: Sequence[Kernel], target: Target, extra: str = "") -> str:
-    """An LLVM module that defines every kernel under its name; `extra` is further LLVM text, such as entry
-    points."""
+def emit_module(
+    kernels: Sequence[Kernel], target: Target, extra: str = "", symbols: Sequence[str] = ()
+) -> str:
+    """An LLVM module that defines every kernel under its name, or under its symbol in a section of its own;
+    `extra` is further LLVM text, such as entry points."""
     functions, needs_fmod = [], False
-    for kernel in kernels:
+    for i, kernel in enumerate(kernels):
         emitter = _Emitter(kernel, target)
-        functions.append(emitter.function())
+        functions.append(emitter.function(symbols[i] if symbols else None))
         needs_fmod |= emitter.operations.needs_fmod
     if needs_fmod:
         functions.append(fmod_routine())
@@ -68,7 +70,7 @@ class _Emitter:
         self.memo: dict[int, tuple[Expr, str]] = {}
         self.locals = 0
 
-    def function(self) -> str:
+    def function(self, symbol: str | None = None) -> str:
         kernel, w = self.kernel, self.w
         for i, buffer in enumerate(kernel.buffers):
             slot = w.op(f"getelementptr ptr, ptr %buffers, i64 {i}")
@@ -82,7 +84,8 @@ class _Emitter:
         self.body(kernel.body)
         w.do("ret i32 0")
         parameters = "ptr %ctx, ptr %buffers, ptr %params, i64 %begin, i64 %end"
-        head = f"define i32 @{kernel.name}({parameters}) #0 {{\nentry:"
+        section = f' section ".text.{symbol}"' if symbol else ""
+        head = f"define i32 @{symbol or kernel.name}({parameters}) #0{section} {{\nentry:"
         return "\n".join([head, *w.entry, *w.lines, "}"])
 
     # statements
