@@ -29,6 +29,7 @@ from ingot.lowering.simplify.common import drop_dead, merge_common
 from ingot.lowering.simplify.expand import expand
 from ingot.lowering.simplify.inline import inline_calls
 from ingot.lowering.simplify.outputs import own_outputs
+from ingot.lowering.simplify.scans import lower_scans
 from ingot.tracer import config, facts
 from ingot.tracer.graph import Graph, Literal, Operand
 from ingot.tracer.text import print_graph
@@ -37,6 +38,7 @@ GraphPass = Callable[[Graph], Graph]
 
 SIMPLIFY: tuple[tuple[str, GraphPass], ...] = (
     ("inline", inline_calls),
+    ("scans", lower_scans),
     ("expand", expand),
     ("rules", apply_rules),
     ("common", merge_common),

@@ -13,6 +13,7 @@ from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim
 from ingot.tracer.graph import Graph
 from ingot.tracer.primitives import control as c
+from ingot.tracer.primitives import scan as s
 from ingot.tracer.trace import trace
 
 B = Dim("B")
@@ -80,3 +81,33 @@ sample(
         {"B": 3},
     ),
 )
+
+
+def _turn(w, c, x):
+    c = mx.tanh(c * w + x)
+    return [c, c * x, mx.sin(w)]
+
+
+def _turns(reverse):
+    def run(w, c, xs):
+        ys = np.empty_like(xs)
+        for i in reversed(range(len(xs))) if reverse else range(len(xs)):
+            c = np.tanh(c * w + xs[i])
+            ys[i] = c * xs[i]
+        return c, ys, np.broadcast_to(np.sin(w), xs.shape)
+
+    return run
+
+
+for reverse in (False, True):
+    sample(
+        s.ScanLoop(graph(_turn, (3,), (3,), (3,), name="turn"), 1, 1, 4, reverse),
+        (uniform(-1, 1, (3,)), uniform(-1, 1, (3,)), uniform(-1, 1, (4, 3))),
+        _turns(reverse),
+        symbolic=(
+            s.ScanLoop(graph(_turn, (3,), (3,), (3,), name="turn"), 1, 1, B, reverse),
+            [(3,), (3,), (B, 3)],
+            {"B": 4},
+        ),
+        name="reverse" if reverse else "forward",
+    )

@@ -1,5 +1,5 @@
 """The primitives of the IR, one module per family. Importing the package declares all of them."""
 
-from ingot.tracer.primitives import contract, control, elementwise, index, random_bits, reduce, shape
+from ingot.tracer.primitives import contract, control, elementwise, index, random_bits, reduce, scan, shape
 
-__all__ = ["contract", "control", "elementwise", "index", "random_bits", "reduce", "shape"]
+__all__ = ["contract", "control", "elementwise", "index", "random_bits", "reduce", "scan", "shape"]
