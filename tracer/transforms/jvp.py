@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ingot.tracer.array import array, wrap
+from ingot.tracer.array import Value, array, wrap
 from ingot.tracer.facts import agree_shapes
 from ingot.tracer.state import tracing
 from ingot.tracer.trace import concrete_argument, linearise, results_of
@@ -18,28 +18,34 @@ def push_forward(
     """Outputs of `fun` and their tangents, given those of `primals`. None stands for zero."""
     with tracing():
         arguments = [concrete_argument(p) for p in primals]
-        inputs = [a._value for a in arguments]
         outputs = list(fun(*arguments))
-        input_ids = {id(v) for v in inputs}
-        moved: dict[int, array] = {id(v): t for v, t in zip(inputs, tangents, strict=True) if t is not None}
-        since = min((v.serial for v in inputs), default=0)
-        inner, _ = linearise(
-            [o._value for o in outputs], lambda v: id(v) in input_ids or not v.trace or v.serial < since
-        )
-        for value in inner:
-            node = value.node
-            assert node is not None
-            given = [moved.get(id(o)) for o in node.operands]
-            if all(g is None for g in given):
-                continue
-            require_rule(node, "jvp")
-            results = results_of(value)
-            answers = node.primitive.jvp([wrap(o) for o in node.operands], given, [wrap(r) for r in results])
-            for result, answer in zip(results, answers, strict=True):
-                if answer is not None:
-                    moved[id(result)] = answer
-        found = [moved.get(id(o._value)) for o in outputs]
+        found = push_along([a._value for a in arguments], outputs, tangents)
     return outputs, found
+
+
+def push_along(
+    inputs: Sequence[Value], outputs: Sequence[array], tangents: Sequence[array | None]
+) -> list[array | None]:
+    """Tangents of `outputs`, given those of the arguments `inputs` from which they were recorded."""
+    input_ids = {id(v) for v in inputs}
+    moved: dict[int, array] = {id(v): t for v, t in zip(inputs, tangents, strict=True) if t is not None}
+    since = min((v.serial for v in inputs), default=0)
+    inner, _ = linearise(
+        [o._value for o in outputs], lambda v: id(v) in input_ids or not v.trace or v.serial < since
+    )
+    for value in inner:
+        node = value.node
+        assert node is not None
+        given = [moved.get(id(o)) for o in node.operands]
+        if all(g is None for g in given):
+            continue
+        require_rule(node, "jvp")
+        results = results_of(value)
+        answers = node.primitive.jvp([wrap(o) for o in node.operands], given, [wrap(r) for r in results])
+        for result, answer in zip(results, answers, strict=True):
+            if answer is not None:
+                moved[id(result)] = answer
+    return [moved.get(id(o._value)) for o in outputs]
 
 
 def jvp(
