@@ -69,12 +69,18 @@ _LAZY_NAMES = {
     "export_function": "ingot.format.exporter",
     "exporter": "ingot.format.exporter",
     "import_function": "ingot.format.importer",
+    **dict.fromkeys(
+        ("load", "save", "save_safetensors", "savez", "savez_compressed"), "ingot.format.tensors"
+    ),
+    "save_gguf": "ingot.format.gguf_tensors",
 }
 
 if TYPE_CHECKING:
     from ingot import nn, optimizers, random, utils
     from ingot.format.exporter import export_function, exporter
+    from ingot.format.gguf_tensors import save_gguf
     from ingot.format.importer import import_function
+    from ingot.format.tensors import load, save, save_safetensors, savez, savez_compressed
 
 
 def __getattr__(name: str) -> Any:

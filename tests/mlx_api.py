@@ -194,7 +194,8 @@ def generated(found: list[Table]) -> str:
 
     wanted, missing = sum(t.wanted for t in found), sum(len(t.missing) for t in found)
     lines = [
-        f"Compared with mlx {mlx.core.__version__}: {wanted} names make sense on a CPU, {missing} are missing.",
+        f"Compared with mlx {mlx.core.__version__}: {wanted} names make sense on a CPU,"
+        f" {missing} are missing.",
         "",
         "| module or class | names on CPU | missing | not for a CPU |",
         "|---|---|---|---|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -292,12 +293,14 @@ class Module(dict):
                     raise KeyError(f"[Module] {type(self).__name__} has no member {name!r}")
         return names
 
-    def load_weights(self, file_or_weights: str | list[tuple[str, Any]], strict: bool = True) -> Module:
+    def load_weights(
+        self, file_or_weights: str | os.PathLike | list[tuple[str, Any]], strict: bool = True
+    ) -> Module:
         """Set parameters from a `.npz` or `.safetensors` file, or from a list of `(path, array)`.
 
         With `strict`, names and shapes must be exactly those of the module, else `ValueError`.
         """
-        if isinstance(file_or_weights, str):
+        if isinstance(file_or_weights, str | os.PathLike):
             weights = list(mx.load(file_or_weights).items())
         else:
             weights = list(file_or_weights)
@@ -307,8 +310,9 @@ class Module(dict):
             self.update(tree_unflatten(weights), strict=False)
         return self
 
-    def save_weights(self, file: str) -> None:
+    def save_weights(self, file: str | os.PathLike) -> None:
         """Write the parameters to a `.npz` or `.safetensors` file."""
+        file = os.fspath(file)
         parameters = tree_flatten(self.parameters(), destination={})
         if file.endswith(".npz"):
             mx.savez(file, **parameters)
