@@ -618,6 +618,19 @@ def test_gather_and_masks_on_every_target(name):
     codegen.compile_kernels([b.kernel()], target.named(name))
 
 
+def test_a_pass_builder_serves_one_run(monkeypatch):
+    """It keeps pointers into the run that it served, and follows them in the next one."""
+    import llvmlite.binding as binding
+
+    made = []
+    create = binding.create_pass_builder
+    monkeypatch.setattr(binding, "create_pass_builder", lambda *args: made.append(create(*args)) or made[-1])
+    text = emit_module([everything()[0]], HOST)
+    for _ in range(3):
+        codegen.compile_module(text, HOST)
+    assert len(set(map(id, made))) == 3
+
+
 def test_undefined_symbols_are_refused():
     text = emit_module(
         [],

@@ -1,7 +1,6 @@
 """LLVM IR text to machine code, through llvmlite, which is imported at the first compilation.
 
-The pass list is short because the emitter already writes vectors; creating LLVM's objects costs more than a
-small module's compilation, so target machines and contexts are kept.
+The pass list is short because the emitter already writes vectors. Target machines are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Kernel
 from ingot.lowering.loop_verify import verify
 
-_PASSES = ("add_sroa_pass", "add_instruction_combine_pass", "add_simplify_cfg_pass", "add_new_gvn_pass")
 _lock = threading.RLock()
 
 
@@ -65,9 +63,13 @@ def _optimised(llvm_text: str, target: Target) -> Any:
     module.triple = target.triple
     module.data_layout = str(machine.target_data)
     passes = binding.create_new_module_pass_manager()
-    for name in _PASSES:
-        getattr(passes, name)()
-    passes.run(module, _pass_builder(target))
+    if "alloca" in llvm_text:
+        passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_new_gvn_pass()
+    # a builder of its own: those of llvmlite keep pointers to objects that are gone after a run
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    passes.run(module, binding.create_pass_builder(machine, options))
     return module
 
 
@@ -99,9 +101,3 @@ def _machine(target: Target) -> Any:
         cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
     )
 
-
-@cache
-def _pass_builder(target: Target) -> Any:
-    binding = _binding()
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    return binding.create_pass_builder(_machine(target), options)
