@@ -46,6 +46,7 @@ from ingot.tracer.ops.evaluation import async_eval, eval
 from ingot.tracer.transforms.checkpoint import checkpoint
 from ingot.tracer.transforms.compile import compile, disable_compile, enable_compile
 from ingot.tracer.transforms.control import cond, fori_loop, map, scan, switch, while_loop
+from ingot.tracer.transforms.custom import custom_function
 from ingot.tracer.transforms.grad import grad, value_and_grad, vjp
 from ingot.tracer.transforms.jacobian import hessian, jacfwd, jacrev, linearize
 from ingot.tracer.transforms.jvp import jvp
