@@ -50,10 +50,10 @@ CONTEXT: tuple[Field, ...] = (
     Field(
         "parallel_for",
         "int32_t (*parallel_for)(ctx *, kernel_fn, void *const *buffers, const int64_t *params, "
-        "int64_t extent, int64_t grain)",
+        "int64_t extent, int64_t work)",
         "ptr",
         40,
-        "runs a kernel over [0, extent) in pieces of >= grain",
+        "runs a kernel over [0, extent) in pieces; `work` is about how many picoseconds all of it takes",
     ),
     Field(
         "host_call",
@@ -77,8 +77,10 @@ CONTEXT: tuple[Field, ...] = (
         "the context whose scratch lies k * scratch_bytes further",
     ),
     Field("scratch_bytes", "int64_t scratch_bytes", "i64", 96, "bytes of one thread's scratch"),
+    Field("threads", "int64_t threads", "i64", 104, "threads of parallel_for: scratch is for so many"),
+    Field("pool", "void *pool", "ptr", 112, "what parallel_for works with"),
 )
-CONTEXT_SIZE = 104
+CONTEXT_SIZE = 120
 
 ERROR: tuple[Field, ...] = (
     Field("code", "int32_t code", "i32", 0, "as returned; see lowering.loop.FAIL_*"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ingot.lowering import memory
+from ingot.lowering import cost, memory
 from ingot.lowering.groups import Group
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop_text import print_kernel
@@ -30,7 +30,7 @@ Simplify = Callable[[Graph], Graph]
 def assemble(graph: Graph, parts: Parts, target: Target, simplify: Simplify, schedule: Schedule) -> Program:
     """The program of a graph and its parts in order. `simplify` and `schedule` are for the graphs inside its
     loops and branches."""
-    made = _Assembler(graph, simplify, schedule)
+    made = _Assembler(graph, target, simplify, schedule)
     made.run(graph, parts, dict(made.outside))
     plan = memory.plan(made.avals, made.places, [(mark, values) for mark, _, _, values in made.steps])
     steps = tuple(
@@ -59,8 +59,9 @@ class _Assembler:
     graph map its value ids to variables; inputs are named by who runs the graph, and so are results that
     must lie in a certain place."""
 
-    def __init__(self, graph: Graph, simplify: Simplify, schedule: Schedule) -> None:
+    def __init__(self, graph: Graph, target: Target, simplify: Simplify, schedule: Schedule) -> None:
         self.graph = graph
+        self.target = target
         self.simplify = simplify
         self.schedule = schedule
         self.avals: list[Aval] = []
@@ -99,7 +100,7 @@ class _Assembler:
         for part in parts:
             if isinstance(part, Scheduled):
                 self.steps.append(("", len(self.kernels), None, named(part.buffers)))
-                self.kernels.append(_kernel_code(graph, part))
+                self.kernels.append(_kernel_code(graph, part, self.target))
                 continue
             node = producers(graph)[part.roots[0]]
             if isinstance(node.primitive, WhileLoop | Cond):
@@ -243,14 +244,17 @@ def _collect_extents(graph: Graph, found: dict[int, Dim]) -> None:
         visit(tuple(node.primitive.params().values()))
 
 
-def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
+def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:
     nbytes: Extent = 0
     for value in part.buffers:
         nbytes = nbytes + graph.avals[value].nbytes
     elements = dims.product(part.group.space)
+    contracted: Extent = 0
     flops = elements * max(part.cost, 1)
     if part.group.kind == "dot":
-        flops = _dot_flops(graph, part.group) + elements * part.cost
+        contracted = _dot_flops(graph, part.group)
+        flops = contracted + elements * part.cost
+    avals = [graph.avals[value] for value in part.buffers]
     built = part.built
     return KernelCode(
         name=built.kernel.name,
@@ -261,6 +265,7 @@ def _kernel_code(graph: Graph, part: Scheduled) -> KernelCode:
         lines=_lines(graph, part),
         nbytes=nbytes,
         flops=flops,
+        work=cost.work(elements, part.cost, contracted, avals, target),
         scratch=built.scratch,
         loop=built.kernel,
     )

@@ -295,7 +295,9 @@ class _Entry(_Function):
         self.blocks: list[_Block] = []
         for code in program.kernels:
             if code.parallel is not None:
-                self.extent(code.parallel)  # here, where the blocks of all steps see it
+                # here, where the blocks of all steps see them
+                self.extent(code.parallel)
+                self.extent(code.work)
         if program.kernels:
             self.kernels = self.context("kernels")
             self.parallel_for = self.context("parallel_for")
@@ -358,12 +360,13 @@ class _Entry(_Function):
         if code.parallel is None:
             return w.op(f"call i32 {function}({arguments}, i64 0, i64 1)")
         extent = self.extent(code.parallel)
+        work = self.extent(code.work)  # of dims beyond all memory it may have wrapped; any is right
         spread, alone, after = w.fresh("spread"), w.fresh("alone"), w.fresh("after")
         w.do(f"br i1 {self.threaded}, label %{spread}, label %{alone}")
         w.start(spread)
         many = w.op(
             f"call i32 {self.parallel_for}(ptr %ctx, ptr {function}, ptr {self.arguments}, "
-            f"ptr {self.params}, i64 {extent}, i64 1)"
+            f"ptr {self.params}, i64 {extent}, i64 {work})"
         )
         w.do(f"br label %{after}")
         w.start(alone)

@@ -16,7 +16,7 @@ from ingot.tracer.record import field, record
 if TYPE_CHECKING:
     from ingot.lowering.loop import Kernel
 
-FORMAT = 4
+FORMAT = 5
 SHAPE_MISMATCH, DIM_RANGE, DIM_UNKNOWN, TOO_LARGE = 16, 17, 18, 19
 """Codes of the entry point `prepare` besides FAIL_GUARD: a shape that does not fit, a dim out of its range, a
 dim that stays unknown, sizes that are negative or beyond 64 bits."""
@@ -30,7 +30,8 @@ class KernelCode:
 
     params: dims it takes. parallel: extent of its parallel loop. primitives: what was fused, with counts.
     lines: the user's source lines. nbytes: memory it reads and writes once. flops: arithmetic, by a rough
-    count. scratch: bytes of memory that each thread needs for itself. loop: the kernel itself where it was
+    count. work: picoseconds on one thread, by as rough a one (`lowering.cost`). scratch: bytes of memory that
+    each thread needs for itself. loop: the kernel itself where it was
     just made, which spares parsing.
     """
 
@@ -42,6 +43,7 @@ class KernelCode:
     lines: tuple[str, ...]
     nbytes: Extent
     flops: Extent
+    work: Extent
     scratch: Extent
     loop: Kernel | None = field(default=None, compare=False, repr=False)
 
@@ -123,7 +125,7 @@ class Program:
             "format", "symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "extents",
             "steps",
         )  # fmt: skip
-        kernels = [[k.params, str(k.parallel), str(k.scratch)] for k in self.kernels]
+        kernels = [[k.params, str(k.parallel), str(k.work), str(k.scratch)] for k in self.kernels]
         shape = [[data[key] for key in wanted], kernels]
         return hashlib.sha256(repr(shape).encode()).hexdigest()
 
@@ -146,7 +148,7 @@ class Program:
             "kernels": [
                 [k.name, k.text, list(k.params), None if k.parallel is None else _out(k.parallel),
                  [list(p) for p in k.primitives], list(k.lines), _out(k.nbytes), _out(k.flops),
-                 _out(k.scratch)]
+                 _out(k.work), _out(k.scratch)]
                 for k in self.kernels
             ],
             "hosts": [[h.name, h.text, list(h.lines)] for h in self.hosts],
@@ -164,9 +166,10 @@ class Program:
             KernelCode(
                 name, text, tuple(params), None if parallel is None else read.extent(parallel),
                 tuple((p, n) for p, n in primitives), tuple(lines), read.extent(nbytes), read.extent(flops),
-                read.extent(scratch),
+                read.extent(work), read.extent(scratch),
             )
-            for name, text, params, parallel, primitives, lines, nbytes, flops, scratch in data["kernels"]
+            for name, text, params, parallel, primitives, lines, nbytes, flops, work, scratch
+            in data["kernels"]
         )  # fmt: skip
         return Program(
             data["name"], data["target"], symbols,

@@ -21,7 +21,7 @@ from ingot.lowering import abi
 from ingot.lowering.llvm.target import Target, current, named
 from ingot.lowering.program import DIM_UNKNOWN, MOST_BYTES, TOO_LARGE, Program
 from ingot.runtime import cache as disk
-from ingot.runtime import interpreter, loader
+from ingot.runtime import interpreter, loader, threads
 from ingot.runtime.profile import counters
 from ingot.runtime.recent import Recent
 from ingot.runtime.storage import ALIGNMENT, pool
@@ -163,16 +163,17 @@ def _kept(key: str, loaded: loader.LoadedImage) -> loader.LoadedImage:
 
 class _Layout:
     """What a call needs to know for one set of input shapes. `workspace` bytes are for all threads, `scratch`
-    for each. `long`: the last call took long, or there was none yet, or how long it takes depends on the
-    data."""
+    for each. `work`: picoseconds of the kernels that can run in parallel. `long`: the last call took long, or
+    there was none yet, or how long it takes depends on the data."""
 
-    __slots__ = ("dims", "env", "outputs", "workspace", "scratch", "long")
+    __slots__ = ("dims", "env", "outputs", "workspace", "scratch", "work", "long")
 
     def __init__(
-        self, dims: Any, env: Mapping[str, int], outputs: tuple[Aval, ...], workspace: int, scratch: int
-    ) -> None:
+        self, dims: Any, env: Mapping[str, int], outputs: tuple[Aval, ...], workspace: int, scratch: int,
+        work: int,
+    ) -> None:  # fmt: skip
         self.dims, self.env, self.outputs = dims, env, outputs
-        self.workspace, self.scratch = workspace, scratch
+        self.workspace, self.scratch, self.work = workspace, scratch, work
         self.long = True
 
 
@@ -193,6 +194,7 @@ class _Frame:
         self.outputs = (ctypes.c_void_p * max(len(program.outputs), 1))()
         self.address = ctypes.addressof(self.context)
         self.env: Mapping[str, int] = {}
+        self.team = threads.ALONE
         self.raised: BaseException | None = None
         if program.hosts:
             self.callback = _callback(_pointer, ctypes.c_int64, _pointer, _pointer)(self._host_call)
@@ -200,6 +202,11 @@ class _Frame:
         self.poll: Any = None
         self.program = program
         self.hosts = owner.host_graphs if program.hosts else []
+
+    def join(self, team: threads.Team) -> None:
+        """Run on these threads from now on."""
+        self.team = team
+        self.context.parallel_for, self.context.pool, self.context.threads = team
 
     def watch(self) -> None:
         """Let the program ask between its steps whether to go on. Signals are for the main thread."""
@@ -275,6 +282,7 @@ class Executable:
         self._layouts: dict[tuple[tuple[int, ...], ...], _Layout] = {}
         self._frames: list[_Frame] = []
         self._dtypes = tuple(a.dtype for a in program.inputs)
+        self._parallel = any(k.parallel is not None for k in program.kernels)
         self._loops = any(step.mark == "while" for step in program.steps)
         self._host_graphs: list[tuple[Graph, tuple[Aval, ...]]] | None = None
 
@@ -309,9 +317,12 @@ class Executable:
         frame.inputs[: len(inputs)] = [_address(v) for v in inputs]
         frame.outputs[: len(outputs)] = [_address(v) for v in outputs]
         frame.context.dims = ctypes.addressof(layout.dims)
+        team = threads.team(layout.work) if self._parallel else threads.ALONE
+        if team is not frame.team:
+            frame.join(team)
         workspace = None
         if layout.workspace or layout.scratch:  # one block: the workspace, then the scratch of each thread
-            workspace = pool.empty((layout.workspace + layout.scratch * _THREADS,), _BYTES)
+            workspace = pool.empty((layout.workspace + layout.scratch * team.threads,), _BYTES)
             frame.context.workspace = _address(workspace)
             frame.context.scratch = frame.context.workspace + layout.workspace
             frame.context.scratch_bytes = layout.scratch
@@ -373,7 +384,11 @@ class Executable:
             return self._explain(code, shapes)
         env = {symbol.name: values[i] for i, symbol in enumerate(program.symbols)}
         avals = tuple(Aval(tuple(s[: a.ndim]), a.dtype) for s, a in zip(outs, program.outputs, strict=True))
-        return _Layout(values, env, avals, *sizes)
+        return _Layout(values, env, avals, sizes[0], sizes[1], self._work(env))
+
+    def _work(self, env: Mapping[str, int]) -> int:
+        kernels = (k for k in self.program.kernels if k.parallel is not None)
+        return sum(dims.evaluate(k.work, env) for k in kernels)
 
     def _explain(self, code: int, shapes: tuple[tuple[int, ...], ...]) -> _Layout:
         """The error behind a code of `prepare`; a layout only for dims that native code cannot solve for."""
@@ -402,7 +417,7 @@ class Executable:
         avals = tuple(Aval(tuple(dims.evaluate(n, env) for n in a.shape), a.dtype) for a in program.outputs)
         size = sum(_rounded(dims.evaluate(n, env)) for n in program.slots)
         scratch = max((_rounded(dims.evaluate(k.scratch, env)) for k in program.kernels), default=0)
-        return _Layout(values, env, avals, size, scratch)
+        return _Layout(values, env, avals, size, scratch, self._work(env))
 
     def _check_extents(self, env: Mapping[str, int], shapes: tuple[tuple[int, ...], ...]) -> None:
         """What `prepare` checks as TOO_LARGE.
@@ -455,6 +470,8 @@ class Executable:
             raise MemoryError(f"[{name}] no memory")
         if code == ir.FAIL_INTERRUPTED:
             raise KeyboardInterrupt
+        if code == threads.FORKED:
+            raise RuntimeError(f"[{name}] cannot be finished by the child of a fork in the middle of it.")
         raise RuntimeError(f"[{name}] failed with code {code} and values {values}.")
 
 
@@ -470,8 +487,6 @@ def _out_of_bounds(index: int, extent: int, what: int) -> str:
 
 
 _BYTES = np.dtype(np.uint8)
-_THREADS = 1
-"""How many threads run a program."""
 
 
 def _rounded(nbytes: int) -> int:

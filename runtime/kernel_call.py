@@ -30,7 +30,7 @@ def call_kernel(
     memory = np.empty(shared + scratch + 64, np.uint8)
     aligned = -(-memory.ctypes.data // 64) * 64
     error = abi.error_type()()
-    callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda _: poll() if poll else 0)
+    callback = None if poll is None else ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda _: poll())
     context = abi.context_type()(
         version=abi.CONTEXT_VERSION,
         size=abi.CONTEXT_SIZE,
@@ -38,7 +38,7 @@ def call_kernel(
         scratch=aligned + shared,
         scratch_bytes=scratch,
         error=ctypes.addressof(error),
-        poll=ctypes.cast(callback, ctypes.c_void_p).value,
+        poll=callback and ctypes.cast(callback, ctypes.c_void_p).value,
     )
     pointers = (ctypes.c_void_p * max(1, len(buffers)))(*(b.ctypes.data for b in buffers))
     scalars = (ctypes.c_int64 * max(1, len(params)))(*params)

@@ -177,6 +177,11 @@ def _mmap(size: int, protection: int, flags: int, descriptor: int = -1, offset: 
     return address
 
 
+def map_memory(size: int) -> int:
+    """The address of zeroed memory that stays for the life of the process. Raises MemoryError, OSError."""
+    return _mmap(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS)
+
+
 @cache
 def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)

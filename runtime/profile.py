@@ -14,7 +14,8 @@ from ingot.tracer.record import record
 class Counters:
     """Counts since the start of the process. `kernels_compiled` and `drivers_compiled` went through LLVM;
     `images_loaded` were mapped into memory, from LLVM or from the cache; `programs_built` were lowered,
-    `programs_cached` were found on disk; `executables_reused` were found in memory."""
+    `programs_cached` were found on disk; `executables_reused` were found in memory; `natives_compiled` are
+    parts of the runtime itself that went through LLVM: the thread pool."""
 
     kernels_compiled: int = 0
     drivers_compiled: int = 0
@@ -22,6 +23,7 @@ class Counters:
     programs_built: int = 0
     programs_cached: int = 0
     executables_reused: int = 0
+    natives_compiled: int = 0
 
     def as_dict(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in type(self).__match_args__}

@@ -178,5 +178,11 @@ def callee(x: i64, node: ptr) -> i64:
 
 
 @native
+def through_argument(call: Callable[[i64, i64], i64], x: i64) -> i64:
+    again = call
+    return call(x, 1) * 100 + again(x, 2)
+
+
+@native
 def unsigned_less(a: u32, b: u32) -> i32:
     return i32(1) if a < b else 0

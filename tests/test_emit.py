@@ -556,6 +556,7 @@ def test_poll_stops_the_kernel():
     out, calls = np.zeros(1, np.int64), iter([0, 0, 0, 42])
     assert run(b.kernel(), out, params=[1000], poll=lambda: next(calls))[0] == 42
     assert out[0] == 2
+    assert run(b.kernel(), out, params=[1000])[0] == 0  # nobody to ask
 
 
 def test_empty_and_negative_ranges_run_nothing():
@@ -654,10 +655,10 @@ def test_context_layout_agrees():
     context = abi.context_type()
     for field in abi.CONTEXT:
         assert getattr(context, field.name).offset == field.offset
-    assert abi.CONTEXT_SIZE == ctypes.sizeof(context) == 104
+    assert abi.CONTEXT_SIZE == ctypes.sizeof(context) == 120
     for field in abi.ERROR:
         assert getattr(abi.error_type(), field.name).offset == field.offset
-    assert "struct ingot_ctx" in abi.c_declarations() and abi.llvm_context().count("ptr") == 11
+    assert "struct ingot_ctx" in abi.c_declarations() and abi.llvm_context().count("ptr") == 12
 
 
 def test_code_is_reproducible():

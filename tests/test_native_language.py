@@ -85,6 +85,8 @@ def test_calls_within_the_module_and_through_pointers(image, samples):
     assert seen == [(42, ctypes.addressof(node))]
     assert call(image, "through_pointer", node) == 22 * 22
     assert "_twice" not in image.names
+    add = ctypes.CFUNCTYPE(i64, i64, i64)(lambda x, y: x + y)
+    assert call(image, "through_argument", ctypes.cast(add, ctypes.c_void_p).value, 5) == 607
 
 
 def test_widths_and_signs(image):
@@ -131,6 +133,7 @@ def test_other_targets(samples, target):
         ("def f(x: i64) -> i64:\n    return f(x, x)", ":5: expected 1 arguments, got 2"),
         ("def f(x: i64) -> i64:\n    x = 1.5\n    return x", ":5: 1.5 is no i64"),
         ("def f(x: list) -> i64:\n    return 1", ":4: list is not a type"),
+        ("def f(x: i64) -> i64:\n    return x(1)", ":5: x cannot be called"),
         ("def f(x: i64) -> i64:\n    with x:\n        return 1", "is not in the subset"),
     ],
 )

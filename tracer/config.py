@@ -27,6 +27,7 @@ VARIABLES: dict[str, Variable] = {
     "INGOT_TIMINGS": Variable("0", "1: print the time each lowering pass took", ("0", "1")),
     "INGOT_VERIFY": Variable("0", "1: verify the IR between all passes", ("0", "1")),
     "INGOT_TARGET": Variable("", "name of the target to compile for; empty means this machine"),
+    "INGOT_NUM_THREADS": Variable("", "threads that run kernels, 1 to 256; empty: one for each core"),
     "INGOT_EXPLAIN": Variable("", "`recompiles`: say why a compiled function was traced again"),
 }
 

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ingot.lowering.llvm.target import named
     from ingot.lowering.pipeline import lower
+    from ingot.runtime.info import runtime_info
 
     found = subject.resolve(options)
     target = named(options.target)
@@ -38,7 +39,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 row["text"] = _text(program.kernels[step.kernel], options)
             chosen.append(row)
         programs.append({"name": program.name, "kernels": chosen})
-    return {"subject": found.name, "target": target.key, "command": options.command, "programs": programs}
+    return {
+        "subject": found.name, "target": target.key, "command": options.command, "programs": programs,
+        "runtime": runtime_info(),
+    }  # fmt: skip
 
 
 def steps(program: Program) -> list[dict[str, Any]]:
@@ -84,6 +88,12 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
+def _threads(info: dict[str, Any]) -> str:
+    """`2 threads (pool: native)`."""
+    count = _count(info["threads"], "thread")
+    return count if info["pool"] == "none" else f"{count} (pool: {info['pool']})"
+
+
 def _text(kernel: KernelCode, options: argparse.Namespace) -> str:
     from ingot.lowering.llvm.target import named
     from ingot.runtime import profile
@@ -98,7 +108,8 @@ def _text(kernel: KernelCode, options: argparse.Namespace) -> str:
 def show(data: dict[str, Any]) -> str:
     parts = []
     for program in data["programs"]:
-        parts.append(f"program {program['name']} for {data['target']}\n\n{summary(program['kernels'])}")
+        head = f"program {program['name']} for {data['target']}, {_threads(data['runtime'])}"
+        parts.append(f"{head}\n\n{summary(program['kernels'])}")
         for row in program["kernels"]:
             if row["kind"] == "native":
                 where = "".join(f"\n; {line}" for line in row["lines"])

@@ -118,8 +118,14 @@ class _Emitter:
                 self.w.do("fence seq_cst")
             case ir.Poll():
                 function = self.context_field("poll")
+                ask, on = self.block("ask"), self.block("on")
+                nobody = self.w.op(f"icmp eq ptr {function}, null")
+                self.w.do(f"br i1 {nobody}, label %{on}, label %{ask}")
+                self.w.start(ask)
                 code = self.w.op(f"call i32 {function}(ptr %ctx)")
                 self.leave_if(self.w.op(f"icmp ne i32 {code}, 0"), code)
+                self.w.do(f"br label %{on}")
+                self.w.start(on)
             case ir.Fail():
                 self.fail(stmt)
             case _:

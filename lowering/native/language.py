@@ -20,8 +20,8 @@ division by zero is undefined, as are shifts by the width or more.
 `break`, `continue`, `return`, `pass`, calls. Conditions are `bool`: compare with 0 or `null`. `and`, `or`,
 `x if c else y` evaluate what they need.
 
-*Calls.* Other native functions of the module, fields that are `Callable[[...], R]` (C function pointers), and
-the operations below. Names of the module that are ints or bools are constants.
+*Calls.* Other native functions of the module, fields and variables that are `Callable[[...], R]` (C function
+pointers), and the operations below. Names of the module that are ints or bools are constants.
 
 A native function whose name begins with an underscore is internal to its module; the others are entries of
 the image. `lowering.native.translate` makes the LLVM text.
@@ -49,9 +49,19 @@ class Scalar:
 
 
 if TYPE_CHECKING:
-    i8 = i16 = i32 = i64 = u8 = u16 = u32 = u64 = int
-    f32 = f64 = float
-    ptr = Any
+    from typing import TypeAlias
+
+    i8: TypeAlias = int
+    i16: TypeAlias = int
+    i32: TypeAlias = int
+    i64: TypeAlias = int
+    u8: TypeAlias = int
+    u16: TypeAlias = int
+    u32: TypeAlias = int
+    u64: TypeAlias = int
+    f32: TypeAlias = float
+    f64: TypeAlias = float
+    ptr: TypeAlias = Any
 else:
     i8 = Scalar("i8", "i8", ctypes.c_int8, True)
     i16 = Scalar("i16", "i16", ctypes.c_int16, True)

@@ -424,6 +424,11 @@ class _Function:
             name = node.func.id
             if name in self.scope.signatures:
                 return self.invoke(node, f"@{name}", self.scope.signatures[name])
+            if name in self.slots:
+                pointer = self.name(node.func, name)
+                if isinstance(pointer.type, FunctionType):
+                    return self.invoke(node, pointer.text, pointer.type)
+                return self.fail(node, f"{name} cannot be called")
             known = self.scope.names.get(name)
             if isinstance(known, Scalar):
                 return self.convert(node, self.expression(node.args[0]), known)

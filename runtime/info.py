@@ -1,0 +1,14 @@
+"""What this process runs kernels with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ingot.lowering.llvm.target import current
+from ingot.runtime import threads
+
+
+def runtime_info() -> dict[str, Any]:
+    """`target`: what code is made for; `threads`: how many run kernels, at most; `workers`: how many of them
+    exist now, beside the callers; `pool`: `native`, `none` for one thread, or `serial: ` and the reason."""
+    return {"target": current().key, **threads.status()}
