@@ -15,7 +15,7 @@ from bench.peers import OTHERS, OURS, names
 from bench.row import CONDITIONS, Row
 from bench.rows import ROWS, select
 from bench.session import PAGES, Options, Session
-from bench.startup import measure_imports, measure_latencies
+from bench.startup import Import, Latency, measure_imports, measure_latencies
 
 LATENCY_ROWS = "W2,W9,W11"
 INTERRUPTED = 130
@@ -114,11 +114,15 @@ class Run:
                 self.record["conditions"]["versions"].update(session.versions)
 
     def imports(self) -> None:
-        self.record["import"] = [asdict(entry) for entry in measure_imports(self.options, progress)]
+        self._alone("import", measure_imports(self.options, progress))
 
     def latencies(self, rows: Sequence[Row]) -> None:
-        found = measure_latencies(rows, self.options, progress)
-        self.record["latency"] = [asdict(entry) for entry in found]
+        self._alone("latency", measure_latencies(rows, self.options, progress))
+
+    def _alone(self, part: str, found: Sequence[Import] | Sequence[Latency]) -> None:
+        self.record[part] = [asdict(entry) for entry in found]
+        versions = {entry.peer: entry.version for entry in found if entry.version}
+        self.record["conditions"]["versions"].update(versions)
 
     @property
     def is_good(self) -> bool:

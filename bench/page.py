@@ -197,8 +197,9 @@ def _latencies(latencies: Sequence[Record]) -> str:
             title = f"{row}, {what}"
             figures.append(_figure(title, bar_plot(title, bars, marks), ""))
     told = (
-        "Time to the first result in fresh processes: from the trace on, with an empty and with a filled "
-        "disk cache, and from the start of the process, imports included."
+        "Time to the first result, from the trace on: of the first function of a process, with an empty disk "
+        "cache and with a filled one, and of a later function with an empty one; and from the start of the "
+        "process, imports included, with a filled one."
     )
     return _section("First result", told, _figures(figures))
 

@@ -76,19 +76,19 @@ class Peer:
         return str(self.framework.__version__)
 
     def function(self, row: Row) -> Any:
-        """The row's function for this peer, not compiled yet. Raises Absent when there is none."""
+        """The row's function for this peer with its constants, not compiled yet. Raises Absent when there is
+        none."""
         method = getattr(row, self.name, None)
         function = method and method(self.framework)
         if function is None:
             raise Absent("not written for this peer")
         return function
 
-    def prepare(self, row: Row, inputs: Sequence[np.ndarray]) -> Call:
-        """The row on `inputs`, not called yet. Raises Absent when it is not written for this peer."""
-        names = {f"x{i}": self.put(x, row) for i, x in enumerate(inputs)}
-        expression = f"f({', '.join(names)})"
-        names["f"] = self.compile(self.function(row), row)
-        return Call(self.awaited(expression, row), names | self.helpers())
+    def prepare(self, function: Any, arguments: Sequence[Any], row: Row) -> Call:
+        """What `function` gave on what `put` gave, compiled where that comes before the first call."""
+        names = {f"x{i}": x for i, x in enumerate(arguments)}
+        expression = self.awaited(f"f({', '.join(names)})", row)
+        return Call(expression, names | self.helpers() | {"f": self.compile(function, row)})
 
     def compile(self, function: Any, row: Row) -> Callable[..., Any]:
         return function
@@ -196,7 +196,8 @@ class Jax(Peer):
 
     def put(self, x: np.ndarray, row: Row) -> Any:
         jnp = self.framework.numpy
-        return jnp.asarray(x, jnp.bfloat16 if row.dtype == "bfloat16" and x.dtype.kind == "f" else None)
+        is_cast = row.dtype == "bfloat16" and x.dtype.kind == "f"
+        return jnp.asarray(x, jnp.bfloat16 if is_cast else None).block_until_ready()
 
     def awaited(self, call: str, row: Row) -> str:
         # the method of an array costs less than the function that walks a tree of them
@@ -269,15 +270,20 @@ class OnnxRuntime(Peer):
         super().start(threads)
         self.threads = threads
 
-    def prepare(self, row: Row, inputs: Sequence[np.ndarray]) -> Call:
+    def function(self, row: Row) -> Any:
+        return _serialised(super().function(row))
+
+    def put(self, x: np.ndarray, row: Row) -> Any:
+        return self.framework.OrtValue.ortvalue_from_numpy(x)
+
+    def prepare(self, function: Any, arguments: Sequence[Any], row: Row) -> Call:
         ort = self.framework
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        model = _serialised(self.function(row))
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(function, options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
-        for slot, x in zip(session.get_inputs(), inputs, strict=True):
-            binding.bind_ortvalue_input(slot.name, ort.OrtValue.ortvalue_from_numpy(x))
+        for slot, value in zip(session.get_inputs(), arguments, strict=True):
+            binding.bind_ortvalue_input(slot.name, value)
         for slot in session.get_outputs():
             value = ort.OrtValue.ortvalue_from_shape_and_type(slot.shape, _numpy_type(slot.type))
             binding.bind_ortvalue_output(slot.name, value)

@@ -91,7 +91,7 @@ def header(taken: Record) -> str:
         f"{taken['processor']}, {taken['threads']} thread(s) for everybody; medians of "
         f"{taken['rounds']} rounds x {taken['samples']} samples, interleaved; pages {taken['pages']}; "
         f"load average {taken['load']:.1f} at the start. {listed}"
-    )
+    ).rstrip()
 
 
 def row_table(rows: Sequence[Record]) -> str:
@@ -185,7 +185,12 @@ def import_table(imports: Sequence[Record]) -> str:
     return _align(lines)
 
 
-LATENCY_KINDS = {"cold": "cold cache", "warm": "warm cache", "process": "whole process, warm cache"}
+LATENCY_KINDS = {
+    "fresh": "first function, cold cache",
+    "cold": "later function, cold cache",
+    "warm": "warm cache",
+    "process": "whole process, warm cache",
+}
 
 
 def latency_table(latencies: Sequence[Record]) -> str:
@@ -194,7 +199,7 @@ def latency_table(latencies: Sequence[Record]) -> str:
     for entry in latencies:
         if entry["status"]:
             told = "–" if entry["status"] == "absent" else f"{entry['status']}: {entry['problem']}"
-            lines.append([entry["row"], entry["peer"], told, "", ""])
+            lines.append([entry["row"], entry["peer"], told, "", "", ""])
         else:
             times = [f"{1e3 * statistics.median(entry[kind]):.1f}" for kind in LATENCY_KINDS]
             lines.append([entry["row"], entry["peer"], *times])

