@@ -11,6 +11,7 @@ from typing import Any
 from bench import report
 from bench.peers import OURS
 from bench.report import Record
+from bench.startup import BARE
 
 # Units of a plot's view box
 LABELS, PLOT, VALUES = 112, 330, 178
@@ -91,19 +92,19 @@ def _means(rows: Sequence[Record]) -> str:
 
 def _table(rows: Sequence[Record]) -> str:
     peers = list(rows[0]["peers"])
-    titles = ("Row", "Best ÷ ours", "Target", "Met", "Limit", "Limit ÷ ours", *peers)
+    titles = ("Row", "Best ÷ ours", "Target", "Met", "Limit", "Limit ÷ ours", "Caches", *peers)
     lines = []
     for row in rows:
         ours, limit = row["peers"]["ingot"], row["limit_seconds"]
         reached = f"{100 * limit / ours['median']:.0f} %" if limit and "median" in ours else "–"
         cells = [report.number(row["ratio"]), f"{row['target']:g}", _met(row)]
-        cells += [time(limit) if limit else row["limit"], reached]
+        cells += [time(limit) if limit else row["limit"], reached, row["cache"]]
         classes = [""] * len(cells)
         cells += [_value(row["peers"][peer]) for peer in peers]
         classes += ["best" if peer == row["best"] else "ours" if peer in OURS else "" for peer in peers]
         shown = "".join(f'<td class="{c}">{escape(t)}</td>' for c, t in zip(classes, cells, strict=True))
         head = f'<a href="#{row["name"]}">{row["name"]}</a> <span>{escape(row["title"])}</span>'
-        lines.append(f'<tr><th scope="row">{head}</th>{shown}</tr>')
+        lines.append(f'<tr><th scope="row"><div>{head}</div></th>{shown}</tr>')
     header = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
     table = f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     missing = "".join(f"<li>{escape(line)}</li>" for line in report.problems(rows).splitlines())
@@ -159,16 +160,17 @@ def _dispatch(rows: Sequence[Record]) -> str:
 
 
 def _imports(imports: Sequence[Record]) -> str:
-    known = {entry["peer"]: entry for entry in imports if not entry["status"]}
     figures = []
     for key, title, form in (("seconds", "Import", time), ("resident", "Resident memory after import", size)):
-        values = {peer: statistics.median(entry[key]) for peer, entry in known.items()}
+        # the bare interpreter imports nothing
+        shown = [entry for entry in imports if entry["peer"] != BARE or key == "resident"]
+        values = {e["peer"]: statistics.median(e[key]) for e in shown if not e["status"]}
         ours = values.get("ingot")
         bars = [
             Bar(peer, values[peer], f"{form(values[peer])}{_by(values[peer], ours, peer)}", peer in OURS)
             if peer in values
             else Bar(peer, None, f"{entry['status']}: {entry['problem']}")
-            for peer, entry in ((entry["peer"], entry) for entry in imports)
+            for peer, entry in ((entry["peer"], entry) for entry in shown)
         ]
         wanted = [e["targets"][key] for e in imports if e["peer"] == "ingot" and key in e.get("targets", {})]
         marks = [Mark("target", value, f"target {form(value)}") for value in wanted]
@@ -321,9 +323,9 @@ a { color: var(--link); } :focus-visible { outline: 3px solid var(--link); outli
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
-thead th { color: var(--soft); font-weight: 600; } tbody th { text-align: left; font-weight: 400; }
-tbody th { display: flex; white-space: normal; min-width: 16rem; }
-tbody th a { font-weight: 600; flex: 0 0 3rem; } tbody tr:hover { background: var(--tint); }
+thead th { color: var(--soft); font-weight: 600; } tbody th { font-weight: 400; }
+th:first-child { text-align: left; } tbody th div { display: flex; white-space: normal; min-width: 18rem; }
+tbody th a { font-weight: 600; flex: 0 0 3.2rem; } tbody tr:hover { background: var(--tint); }
 td.best { font-weight: 600; } td.ours { color: var(--ours); font-weight: 600; }
 ul { color: var(--soft); font-size: .875rem; overflow-wrap: anywhere; }
 .figures { display: grid; gap: 1rem;
