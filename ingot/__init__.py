@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingot.runtime.evaluator import install as _install
 from ingot.tracer import buffer as _buffer
-from ingot.tracer.array import array
+from ingot.tracer.array import ArrayIterator, ArrayLike, array
 from ingot.tracer.dims import Dim
 from ingot.tracer.dtypes import (
     Dtype,
@@ -43,9 +43,12 @@ from ingot.tracer.dtypes import (
 from ingot.tracer.errors import FormatError, GraphError, GuardError, ShapeError, TracerError
 from ingot.tracer.ops import *  # noqa: F403
 from ingot.tracer.ops.evaluation import async_eval, eval
+from ingot.tracer.ops.index import ArrayAt
+from ingot.tracer.printing import PrintOptions, get_printoptions, printoptions, set_printoptions
 from ingot.tracer.transforms.checkpoint import checkpoint
 from ingot.tracer.transforms.compile import compile, disable_compile, enable_compile
 from ingot.tracer.transforms.control import cond, fori_loop, map, scan, switch, while_loop
+from ingot.tracer.transforms.custom import custom_function
 from ingot.tracer.transforms.grad import grad, value_and_grad, vjp
 from ingot.tracer.transforms.jacobian import hessian, jacfwd, jacrev, linearize
 from ingot.tracer.transforms.jvp import jvp
@@ -68,11 +71,30 @@ _LAZY_MODULES = ("nn", "optimizers", "utils", "random", "demo", "cli")
 _LAZY_NAMES = {
     "export_function": "ingot.format.exporter",
     "exporter": "ingot.format.exporter",
+    "FunctionExporter": "ingot.format.exporter",
     "import_function": "ingot.format.importer",
     **dict.fromkeys(
         ("load", "save", "save_safetensors", "savez", "savez_compressed"), "ingot.format.tensors"
     ),
     "save_gguf": "ingot.format.gguf_tensors",
+    **dict.fromkeys(
+        """
+        Device DeviceType Stream StreamContext ThreadLocalStream clear_streams cpu
+        default_device default_stream device_count device_info from_dlpack gpu is_available
+        new_stream new_thread_local_stream new_thread_unsafe_stream set_default_device
+        set_default_stream stream synchronize
+        """.split(),
+        "ingot.devices",
+    ),
+    **dict.fromkeys(
+        """
+        clear_cache get_active_memory get_array_buffer_size get_cache_memory
+        get_memory_limit get_peak_memory reset_peak_memory set_cache_limit set_memory_limit
+        set_wired_limit
+        """.split(),
+        "ingot.memory",
+    ),
+    **dict.fromkeys(("finfo", "iinfo", "isdtype"), "ingot.tracer.dtype_info"),
     "get_num_threads": "ingot.runtime.threads",
     "set_num_threads": "ingot.runtime.threads",
     "runtime_info": "ingot.runtime.info",
@@ -80,10 +102,46 @@ _LAZY_NAMES = {
 
 if TYPE_CHECKING:
     from ingot import nn, optimizers, random, utils
-    from ingot.format.exporter import export_function, exporter
+    from ingot.devices import (
+        Device,
+        DeviceType,
+        Stream,
+        StreamContext,
+        ThreadLocalStream,
+        clear_streams,
+        cpu,
+        default_device,
+        default_stream,
+        device_count,
+        device_info,
+        from_dlpack,
+        gpu,
+        is_available,
+        new_stream,
+        new_thread_local_stream,
+        new_thread_unsafe_stream,
+        set_default_device,
+        set_default_stream,
+        stream,
+        synchronize,
+    )
+    from ingot.format.exporter import FunctionExporter, export_function, exporter
     from ingot.format.gguf_tensors import save_gguf
     from ingot.format.importer import import_function
     from ingot.format.tensors import load, save, save_safetensors, savez, savez_compressed
+    from ingot.memory import (
+        clear_cache,
+        get_active_memory,
+        get_array_buffer_size,
+        get_cache_memory,
+        get_memory_limit,
+        get_peak_memory,
+        reset_peak_memory,
+        set_cache_limit,
+        set_memory_limit,
+        set_wired_limit,
+    )
+    from ingot.tracer.dtype_info import finfo, iinfo, isdtype
     from ingot.runtime.info import runtime_info
     from ingot.runtime.threads import get_num_threads, set_num_threads
 

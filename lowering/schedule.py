@@ -9,7 +9,7 @@ from ingot.lowering import points as pt
 from ingot.lowering import rules
 from ingot.lowering.fuse import plan_of
 from ingot.lowering.groups import Built, Group
-from ingot.lowering.kernels import dot, rows, scatter
+from ingot.lowering.kernels import columns, dot, rows, scatter
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.pull import producers
 from ingot.tracer.graph import Graph, Node
@@ -60,7 +60,12 @@ def schedule(
         memory.append((root, _in_memory(graph, root), "readwrite" if reread else "write"))
     buffers = tuple(value for value, _, _ in memory)
     counts = _fused(nodes_of(graph, group, buffers))
-    built = nest.build(plan, _name(group, list(counts)), target, memory)
+    name = _name(group, list(counts))
+    down = columns.columns_of(plan) if isinstance(plan, rows.Plan) else None
+    if down is None:
+        built = nest.build(plan, name, target, memory)
+    else:
+        built = columns.build(plan, down, name, target, memory)
     cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
     return Scheduled(group, built, buffers, tuple(counts.items()), cost)
 

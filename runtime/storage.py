@@ -31,10 +31,12 @@ def size_class(nbytes: int) -> int:
 
 
 class Pool:
-    """Free buffers by size class, at most `limit` bytes of them. Thread-safe."""
+    """Free buffers by size class: at most `limit` bytes of them, and at most what those in use leave of
+    `memory_limit`. Thread-safe."""
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.limit = limit
+        self.memory_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.free_bytes = 0
         self.active_bytes = 0
         self.peak_bytes = 0
@@ -87,7 +89,8 @@ class Pool:
     def _give(self, size: int, memory: mmap.mmap) -> None:
         with self._lock:
             self.active_bytes -= size
-            if self.free_bytes + size <= self.limit:
+            left = self.memory_limit - self.active_bytes
+            if self.free_bytes + size <= (self.limit if self.limit < left else left):
                 self._free.setdefault(size, []).append(memory)
                 self.free_bytes += size
 

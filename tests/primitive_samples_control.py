@@ -14,6 +14,7 @@ from ingot.tracer.dims import Dim
 from ingot.tracer.graph import Graph
 from ingot.tracer.primitives import control as c
 from ingot.tracer.primitives import scan as s
+from ingot.tracer.primitives.custom import CustomFunction
 from ingot.tracer.trace import trace
 
 B = Dim("B")
@@ -111,3 +112,30 @@ for reverse in (False, True):
         ),
         name="reverse" if reverse else "forward",
     )
+
+
+def _product(x, y):
+    return [mx.sin(x) * y, x + y]
+
+
+def _product_back(x, y, c, d, *_):
+    return [c * mx.cos(x) * y + d, (c * mx.sin(x)).sum(0) + d.sum(0)]
+
+
+def _product_along(x, y, t, u):
+    return [t * mx.cos(x) * y + mx.sin(x) * u, t + u]
+
+
+def _custom(n: object):
+    one, two = (n, 3), (3,)
+    back = graph(_product_back, one, two, one, one, one, one, name="back")
+    along = graph(_product_along, one, two, one, two, name="along")
+    return CustomFunction(graph(_product, one, two), "custom", 2, back, along, None)
+
+
+sample(
+    _custom(2),
+    (uniform(-1, 1, (2, 3)), uniform(-1, 1, (3,))),
+    lambda x, y: (np.sin(x) * y, x + y),
+    symbolic=(_custom(B), [(B, 3), (3,)], {"B": 2}),
+)

@@ -6,7 +6,9 @@ except by receiving its storage. A value comes from a `LazyNode` (a primitive an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, final
 
@@ -226,10 +228,10 @@ class array:
             raise TypeError("len() 0-dimensional array.")
         return self._value.aval.shape[0].__index__()
 
-    def __iter__(self) -> Iterator[array]:
+    def __iter__(self) -> ArrayIterator:
         if not self._value.aval.shape:
             raise TypeError("iter() 0-dimensional array.")
-        return (self[i] for i in range(len(self)))
+        return ArrayIterator(self)
 
     def __hash__(self) -> int:
         return id(self) >> 4
@@ -324,6 +326,13 @@ class array:
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
 
+    def __bytes__(self) -> bytes:
+        return self._view().tobytes()
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        """The module with the functions of the array API."""
+        return sys.modules["ingot"]
+
     def __reduce__(self) -> tuple[Any, ...]:
         view = np.ascontiguousarray(self._view())
         return (_from_bytes, (view.tobytes(), view.shape, self.dtype.name))
@@ -383,6 +392,33 @@ class array:
         def __setitem__(self, index: Any, update: Any) -> None: ...
 
 
+class ArrayIterator:
+    """The parts of an array along its first axis, in order."""
+
+    def __init__(self, x: array) -> None:
+        self._array, self._next, self._end = x, 0, len(x)
+
+    def __iter__(self) -> ArrayIterator:
+        return self
+
+    def __next__(self) -> array:
+        if self._next >= self._end:
+            raise StopIteration
+        self._next += 1
+        return self._array[self._next - 1]
+
+
+class ArrayLike(ABC):
+    """An object of another class with a method `__mlx_array__` that returns an array."""
+
+    @abstractmethod
+    def __mlx_array__(self) -> array: ...
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        return any("__mlx_array__" in vars(base) for base in other.__mro__) if cls is ArrayLike else False
+
+
 _new = array.__new__
 
 
@@ -409,6 +445,8 @@ def _value_of(val: Any, dtype: Dtype | None) -> Value | Literal:
         return dim_to_array(val, dtype or dtypes.int32)._value
     if isinstance(val, list | tuple):
         return _value_of_list(val, dtype)
+    if hasattr(val, "__mlx_array__"):
+        return _value_of(val.__mlx_array__(), dtype)
     found = _from_foreign(val)
     if found is None:
         raise ValueError(f"[array] Invalid type {type(val).__name__} received in array initialization.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -148,8 +148,17 @@ class DtypeCategory:
         self.name = name
         self.members = frozenset(members)
 
+    generic: ClassVar[DtypeCategory]
+    number: ClassVar[DtypeCategory]
+    integer: ClassVar[DtypeCategory]
+    signedinteger: ClassVar[DtypeCategory]
+    unsignedinteger: ClassVar[DtypeCategory]
+    inexact: ClassVar[DtypeCategory]
+    floating: ClassVar[DtypeCategory]
+    complexfloating: ClassVar[DtypeCategory]
+
     def __repr__(self) -> str:
-        return f"ingot.{self.name}"
+        return f"DtypeCategory.{self.name}"
 
 
 def _of(kinds: str) -> tuple[Dtype, ...]:
@@ -164,6 +173,10 @@ unsignedinteger = DtypeCategory("unsignedinteger", _of("u"))
 integer = DtypeCategory("integer", _of("ui"))
 number = DtypeCategory("number", _of("uifc"))
 generic = DtypeCategory("generic", ALL)
+for _category in (
+    generic, number, integer, signedinteger, unsignedinteger, inexact, floating, complexfloating,
+):  # fmt: skip
+    setattr(DtypeCategory, _category.name, _category)
 
 
 def issubdtype(arg1: Dtype | DtypeCategory, arg2: Dtype | DtypeCategory) -> bool:

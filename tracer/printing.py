@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,42 @@ from ingot.tracer.dtypes import Dtype
 
 THRESHOLD = 1000
 EDGE = 3
+
+
+class PrintOptions:
+    """How arrays are printed.
+
+    precision: digits after the point; below 0, six significant digits.
+    """
+
+    precision: int
+
+    def __init__(self, precision: int = -1) -> None:
+        self.precision = precision
+
+
+_options = PrintOptions()
+
+
+def get_printoptions() -> PrintOptions:
+    """The options in force."""
+    return PrintOptions(_options.precision)
+
+
+def set_printoptions(precision: int = -1) -> None:
+    """Set how arrays are printed from now on; see `PrintOptions`."""
+    _options.precision = precision
+
+
+@contextmanager
+def printoptions(precision: int = -1) -> Iterator[PrintOptions]:
+    """Options inside `with`; see `PrintOptions`."""
+    saved = _options.precision
+    set_printoptions(precision)
+    try:
+        yield get_printoptions()
+    finally:
+        set_printoptions(saved)
 
 
 def text(view: np.ndarray, dtype: Dtype) -> str:
@@ -43,5 +81,10 @@ def _scalar(x: Any) -> str:
         return str(int(x))
     if isinstance(x, complex | np.complexfloating):
         sign = "" if str(float(x.imag)).startswith("-") else "+"
-        return f"{float(x.real):.6g}{sign}{float(x.imag):.6g}j"
-    return f"{float(x):.6g}"
+        return f"{_number(x.real)}{sign}{_number(x.imag)}j"
+    return _number(x)
+
+
+def _number(x: Any) -> str:
+    digits = _options.precision
+    return f"{float(x):.6g}" if digits < 0 else f"{float(x):.{digits}f}"

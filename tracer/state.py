@@ -27,6 +27,7 @@ class _State(threading.local):
     depth = 0  # transforms that are running in this thread
     scope = ""  # module path such as `encoder.layers.0`
     abstract_since: int | None = None  # serial at which the innermost compile/vmap/export trace began
+    exporting = False  # whether a trace for a file runs, which can hold no Python functions
     rebindable: frozenset[int] = frozenset()  # ids of captured arrays that such a trace may rebind
 
     def __init__(self) -> None:
@@ -45,9 +46,12 @@ def transforms_run() -> bool:
 
 
 @contextmanager
-def tracing(abstract: bool = False, rebindable: frozenset[int] = frozenset()) -> Iterator[None]:
+def tracing(
+    abstract: bool = False, rebindable: frozenset[int] = frozenset(), exporting: bool = False
+) -> Iterator[None]:
     """While a transform runs the user's function. `rebindable`: captured arrays named as state."""
-    saved = state.abstract_since, state.rebindable
+    saved = state.abstract_since, state.rebindable, state.exporting
+    state.exporting = saved[2] or exporting
     if not state.depth:
         with _running_lock:
             _running[0] += 1
@@ -58,7 +62,7 @@ def tracing(abstract: bool = False, rebindable: frozenset[int] = frozenset()) ->
         yield
     finally:
         state.depth -= 1
-        state.abstract_since, state.rebindable = saved
+        state.abstract_since, state.rebindable, state.exporting = saved
         if not state.depth:
             with _running_lock:
                 _running[0] -= 1

@@ -209,7 +209,7 @@ def trace(
     """
     name = name or getattr(fun, "__name__", "f")
     scope = DimScope(samples or {}, policy, _locate)
-    with tracing(abstract=True, rebindable=rebindable), scope:
+    with tracing(abstract=True, rebindable=rebindable, exporting=descend), scope:
         since = next_serial()
         arguments = [abstract_argument(aval) for aval in avals]
         inputs = [a._value for a in arguments]

@@ -81,6 +81,12 @@ def _parts(value: Any) -> tuple[str, Iterable[Any], tuple[Any, ...], Any] | None
     return None
 
 
+def children(value: Any) -> list[Any] | None:
+    """The parts of an inner node in order, or None for a leaf."""
+    parts = _parts(value)
+    return None if parts is None else list(parts[1])
+
+
 def flatten(value: Any, leaves: list[Any] | None = None) -> tuple[list[Any], Tree]:
     """Leaves of `value` from left to right and the structure around them. None is a node without leaves."""
     out: list[Any] = [] if leaves is None else leaves

@@ -370,7 +370,8 @@ class Writer:
         widest = max((4 if p.dtype in ir.NARROW_FLOATS else ir.BYTES[p.dtype] for p in moving), default=4)
         if any(r.accumulator.positions for s in self.plan.stages for r in s.reductions):
             widest = max(widest, 4)
-        lanes = fitting_lanes(target.bits // (8 * widest), self.vector_extent)
+        self.register_lanes = target.bits // (8 * widest)
+        lanes = fitting_lanes(self.register_lanes, self.vector_extent)
         unroll = self.in_flight(self.points, lanes)
         if self.plan.reduced and self.axis not in self.plan.reduced:
             # vectors of several registers: each pass over the reduced axes then reads longer runs
@@ -538,7 +539,7 @@ class Writer:
         ):
             with self.body.axis(axis, scope.index):
                 self.emit()
-                scope.next(*_flat(self.nest(stage, rest, current)))
+                scope.next(*flat(self.nest(stage, rest, current)))
         return _like(scope.results, state)
 
     @contextmanager
@@ -563,7 +564,7 @@ class Writer:
             fresh = [self._fresh(stage, part) for part in current]
             found = self.innermost(stage, axis, scope.index, length, fresh)
             joined = [self._joined(stage, old, new) for old, new in zip(current, found, strict=True)]
-            scope.next(*_flat(joined))
+            scope.next(*flat(joined))
         return [part[: len(state[0])] for part in _like(scope.results, both)]
 
     def _lost(self, stage: Stage, part: Sequence[Expr]) -> list[Expr]:
@@ -608,7 +609,7 @@ class Writer:
             return vector_loop(self.b, lo, length, self.lanes, state, part)
         with self.carrying("k", lo, lo + length, state) as (scope, current):
             with self.body.axis(axis, scope.index):
-                scope.next(*_flat(self.inside(stage, current)))
+                scope.next(*flat(self.inside(stage, current)))
         return _like(scope.results, state)
 
     def inside(self, stage: Stage, state: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
@@ -634,7 +635,8 @@ class Writer:
         return [following]
 
 
-def _flat(state: Sequence[Sequence[Expr]]) -> list[Expr]:
+def flat(state: Sequence[Sequence[Expr]]) -> list[Expr]:
+    """All carried values of all vectors in flight."""
     return [value for part in state for value in part]
 
 

@@ -34,6 +34,7 @@ from ingot.lowering.rules.registry import (
 from ingot.tracer.aval import Aval
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives.control import Call, Cond, WhileLoop
+from ingot.tracer.primitives.custom import CustomFunction
 from ingot.tracer.primitives.scan import ScanLoop
 from ingot.tracer.primitives.shape import OptimizationBarrier
 
@@ -50,7 +51,7 @@ __all__ = [
     "structured",
 ]
 
-_INLINED = (Call, OptimizationBarrier)  # what simplification and fusion see through
+_INLINED = (Call, CustomFunction, OptimizationBarrier)  # what simplification and fusion see through
 _CONTROL = (Cond, WhileLoop, ScanLoop)  # steps of a program that hold steps, see `lowering.assemble`
 
 

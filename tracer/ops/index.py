@@ -377,28 +377,24 @@ def _put_window(x: array, chosen: _Selection, update: array) -> array:
     return record(SliceUpdate(chosen.starts, chosen.strides), x._value, update._value)
 
 
-class _At:
-    """`x.at`: updates that count every occurrence of an index, and leave `x` as it is."""
-
-    __slots__ = ("_array",)
-
-    def __init__(self, x: array) -> None:
-        self._array = x
-
-    def __getitem__(self, index: Any) -> _AtIndex:
-        return _AtIndex(self._array, index)
+_NO_INDEX = object()
 
 
-class _AtIndex:
-    """`x.at[index]`; its methods return a new array."""
+class ArrayAt:
+    """`x.at`: updates of `x.at[index]` that count every occurrence of an index. They return a new array."""
 
     __slots__ = ("_array", "_index")
 
-    def __init__(self, x: array, index: Any) -> None:
+    def __init__(self, x: array, index: Any = _NO_INDEX) -> None:
         self._array, self._index = x, index
+
+    def __getitem__(self, indices: Any) -> ArrayAt:
+        return ArrayAt(self._array, indices)
 
     def _combined(self, mode: str, update: Any, combine: Callable[[array, array], array]) -> array:
         x = self._array
+        if self._index is _NO_INDEX:
+            raise ValueError("[at] Must give indices to array.at (e.g. `x.at[0].add(4)`).")
         chosen = _select(x, self._index)
         value = reshape(_fitted(as_update(x, update), chosen.result), chosen.picked)
         part = _window(x, chosen)
@@ -568,4 +564,4 @@ def slice_update(
 
 array.__getitem__ = getitem  # type: ignore[method-assign]
 array.__setitem__ = setitem  # type: ignore[method-assign]
-array.at = property(_At, doc="Functional updates of indexed elements: `x.at[index].add(y)` and others.")  # type: ignore[attr-defined]
+array.at = property(ArrayAt, doc="Functional updates of indexed elements: `x.at[index].add(y)` and others.")  # type: ignore[attr-defined]

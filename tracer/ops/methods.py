@@ -51,7 +51,7 @@ def _accepted(other: Any) -> bool:
     if isinstance(other, _OPERAND):
         return True
     return not isinstance(other, str | list | tuple | dict | type(None)) and (
-        hasattr(other, "__array__") or hasattr(other, "__dlpack__")
+        hasattr(other, "__array__") or hasattr(other, "__dlpack__") or hasattr(other, "__mlx_array__")
     )
 
 
@@ -100,6 +100,7 @@ def _attach_operators() -> None:
         setattr(array, f"__r{name}__", _reflected(f"__r{name}__", op, words))
         if name != "divmod":
             setattr(array, f"__i{name}__", _in_place(f"__i{name}__", op, words))
+    array.__div__, array.__rdiv__ = array.__truediv__, array.__rtruediv__  # type: ignore[attr-defined]
     ordering: dict[str, Callable[..., array]] = {
         "lt": math.less,
         "le": math.less_equal,
@@ -160,7 +161,7 @@ def attach(operations: dict[str, Any]) -> None:
         "transpose": _transpose,
         "T": property(lambda self: _ops["transpose"](self), doc="The array with its axes reversed."),
         "mT": property(_matrix_transpose),
-        "at": property(index._At, doc="`x.at[i].add(y)`: a new array; updates of one element add up."),
+        "at": property(index.ArrayAt, doc="`x.at[i].add(y)`: a new array; updates of one element add up."),
         "__getitem__": index.getitem,
         "__setitem__": index.setitem,
         "__matmul__": _operator("__matmul__", _ops["matmul"], "matrix multiplication"),

@@ -1,5 +1,15 @@
 """The primitives of the IR, one module per family. Importing the package declares all of them."""
 
-from ingot.tracer.primitives import contract, control, elementwise, index, random_bits, reduce, scan, shape
+from ingot.tracer.primitives import (
+    contract,
+    control,
+    custom,
+    elementwise,
+    index,
+    random_bits,
+    reduce,
+    scan,
+    shape,
+)
 
-__all__ = ["contract", "control", "elementwise", "index", "random_bits", "reduce", "scan", "shape"]
+__all__ = ["contract", "control", "custom", "elementwise", "index", "random_bits", "reduce", "scan", "shape"]
