@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from ingot.lowering import rules
 from ingot.lowering.groups import Group, Unfusable
 from ingot.lowering.kernels import dot, rows, scatter
-from ingot.lowering.points import Apply, Points, reachable
+from ingot.lowering.points import Apply, Points, Read, reachable
 from ingot.lowering.pull import Index, Puller, is_one, producers
-from ingot.lowering.rules.reduce import reduced_axes
+from ingot.lowering.rules.reduce import UNROLLED, reduced_axes, unrolls
 from ingot.lowering.rules.shape import regrouped
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
@@ -60,14 +60,35 @@ class _Fuser:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.made = producers(graph)
-        self.kinds = {id(node): self.kind(node) for node in graph.nodes}
+        self.kinds: dict[int, str] = {}
+        for node in graph.nodes:
+            self.kinds[id(node)] = self.kind(node)
         self.outputs = [o for o in graph.outputs if not isinstance(o, Literal)]
         self.cost = self.costs()
         self.aliases: dict[int, int] = {}
 
     def kind(self, node: Node) -> str:
         avals = [self.graph.aval_of(o) for o in node.operands]
-        return rules.kind_of(node.primitive, avals, [self.graph.avals[r] for r in node.results])
+        kind = rules.kind_of(node.primitive, avals, [self.graph.avals[r] for r in node.results])
+        return "map" if kind == "reduce" and self.is_pairwise(node) else kind
+
+    def is_pairwise(self, node: Node) -> bool:
+        """Whether a node reduces a few elements each of which is computed from arrays that lack one of the
+        axes of the result, so that the result is larger than what it is made of: squared distances of
+        points. It is computed where it is used, without a loop."""
+        (operand,) = node.operands
+        if isinstance(operand, Literal) or not unrolls(node.primitive, self.graph.avals[operand]):
+            return False
+        shape = self.graph.avals[operand].shape
+        reduced = reduced_axes(node.primitive)
+        kept = {a for a, n in enumerate(shape) if a not in reduced and not is_one(n)}
+
+        def nothing(value: int, index: Index) -> None:
+            return None
+
+        puller = Puller(self.graph, Points(), lambda v: not self.inlines(v), nothing)
+        reads = [p for p in reachable([puller.pull(operand, rows.whole_index(shape))]) if isinstance(p, Read)]
+        return bool(reads) and not any(kept <= p.axes for p in reads)
 
     def kind_of(self, value: Operand) -> str:
         if isinstance(value, Literal) or value not in self.made:
@@ -84,6 +105,8 @@ class _Fuser:
             kind = self.kinds[id(node)]
             own = rules.costs.get(type(node.primitive), int(kind == "map"))
             below = sum(cost.get(o, 0) for o in node.operands if not isinstance(o, Literal))
+            if kind == "map" and rules.structured.get(type(node.primitive)) == "reduce":
+                below = (below + 1) * UNROLLED
             inlined = kind in ("map", "view")
             cost.update((r, min(own + below, 1 << 20) if inlined else 0) for r in node.results)
         return cost
@@ -175,6 +198,8 @@ class _Fuser:
         if isinstance(primitive, Gather | DynamicSlice):
             return user.operands[0] == value and cost > CHEAP
         if cost <= REPEATED or self.kinds[id(user)] not in ("map", "view"):
+            return False
+        if type(primitive) in rules.structured:
             return False
         result = self.graph.avals[user.results[0]].shape
         broadcasts = self.kinds[id(user)] == "map" or isinstance(primitive, BroadcastTo)

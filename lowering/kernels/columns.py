@@ -69,6 +69,9 @@ def columns_of(plan: Plan) -> Columns | None:
         return None
     if any(stage.stores for stage in plan.stages):
         return None
+    streams = any(isinstance(p, pt.Read) and axis in p.axes and p.axes & plan.reduced for p in plan.points())
+    if not streams:
+        return None  # what lies in registers can stay there
     return one_pass(plan)
 
 

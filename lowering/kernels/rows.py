@@ -26,7 +26,7 @@ from ingot.lowering.loop import Expr
 from ingot.lowering.loop_builder import Builder
 from ingot.lowering.points import ZERO, Place, Point, Points, along, linear
 from ingot.lowering.pull import Index, Puller, is_full, is_one, producers
-from ingot.lowering.rules.reduce import Accumulator, accumulators, reduced_axes
+from ingot.lowering.rules.reduce import Accumulator, accumulators, reduced_axes, unrolls
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal
@@ -162,8 +162,13 @@ class _Planner:
         return vector_axis(simplified(plan)) not in kept
 
     def is_reduction(self, value: int) -> bool:
+        """Whether the nest reduces `value`; small reductions may also be written out as maps."""
         node = producers(self.graph)[value]
-        return rules.structured.get(type(node.primitive)) == "reduce" and value in self.roots
+        if rules.structured.get(type(node.primitive)) != "reduce" or value not in self.roots:
+            return False
+        return self.group.reduced == frozenset(reduced_axes(node.primitive)) or not unrolls(
+            node.primitive, self.graph.aval_of(node.operands[0])
+        )
 
     def stage_of(self, root: int) -> int:
         """The stage that computes `root`: one after the reductions that it needs. Roots come in order."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingot.lowering import loop as ir
+from ingot.lowering.groups import Unfusable
 from ingot.lowering.loop import Expr
-from ingot.lowering.rules.registry import nests
+from ingot.lowering.points import Point, fixed
+from ingot.lowering.rules.registry import indexes, nests
+from ingot.tracer import dims
+from ingot.tracer.dtypes import float32
 from ingot.tracer.primitive import Primitive
+from ingot.tracer.primitives import elementwise as ew
 from ingot.tracer.primitives import reduce as rd
 from ingot.tracer.record import record
+
+if TYPE_CHECKING:
+    from ingot.lowering.pull import Index, Pulling, Site
+    from ingot.tracer.aval import Aval
 
 Exprs = Sequence[Expr]
 Let = Callable[[Expr], Expr]
@@ -179,3 +189,47 @@ for _cls in (
     rd.ReduceSum, rd.ReduceProd, rd.ReduceMax, rd.ReduceMin, rd.ReduceAll, rd.ReduceAny, rd.Argmax, rd.Argmin,
 ):  # fmt: skip
     nests(_cls, "reduce")
+
+
+# -- reductions of a few elements, computed where they are read -----------------------------------------
+
+UNROLLED = 8
+"""The most elements that are combined without a loop."""
+
+_COMBINING: dict[type[Primitive], type[ew.Elementwise]] = {
+    rd.ReduceSum: ew.Add, rd.ReduceProd: ew.Mul, rd.ReduceMax: ew.Maximum, rd.ReduceMin: ew.Minimum,
+    rd.ReduceAll: ew.LogicalAnd, rd.ReduceAny: ew.LogicalOr,
+}  # fmt: skip
+
+
+def unrolls(primitive: Primitive, aval: Aval) -> bool:
+    """Whether a reduction of an operand of `aval` can be written as an expression."""
+    if type(primitive) not in _COMBINING or aval.dtype.is_complex:
+        return False
+    if aval.dtype.kind == "b" and not isinstance(primitive, rd.ReduceAll | rd.ReduceAny):
+        return False
+    size = dims.product([aval.shape[axis] for axis in reduced_axes(primitive)])
+    return isinstance(size, int) and 0 < size <= UNROLLED
+
+
+def _unrolled(p: Any, s: Site, index: Index) -> Pulling:
+    (aval,) = s.avals
+    if not unrolls(p, aval):
+        raise Unfusable
+    left = iter(index)
+    kept = [None if a in p.axes and not p.keepdims else next(left) for a in range(aval.ndim)]
+    dtype = aval.dtype.short
+    narrow = dtype in ir.NARROW_FLOATS
+    total: Point | None = None
+    for position in itertools.product(*(range(aval.shape[a]) for a in p.axes)):  # type: ignore[arg-type]
+        at = dict(zip(p.axes, position, strict=True))
+        x = yield s.ask([fixed(at[a]) if a in at else place for a, place in enumerate(kept)])  # type: ignore[misc]
+        if narrow:  # accumulated in float32, rounded once
+            x = s.points.apply(ew.ConvertElementType(float32), (x,), "f32")
+        total = x if total is None else s.points.apply(_COMBINING[type(p)](), (total, x), x.dtype)
+    assert total is not None
+    return s.points.apply(ew.ConvertElementType(aval.dtype), (total,), dtype) if narrow else total
+
+
+for _combined in _COMBINING:
+    indexes(_combined)(_unrolled)
