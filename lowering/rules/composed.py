@@ -280,6 +280,24 @@ def _convert(p: ew.ConvertElementType, points: Points, x: Point) -> Point:
     return (re.differs(0.0) | im.differs(0.0) if p.dtype.kind == "b" else re.converted(p.dtype.short)).point
 
 
+@composes(ew.Imag, "c")
+def _imag(p: Primitive, points: Points, x: Point) -> Point:
+    return _parts(points, x)[1].point
+
+
+@composes(ew.Conjugate, "c")
+def _conjugate(p: Primitive, points: Points, x: Point) -> Point:
+    re, im = _parts(points, x)
+    return _joined((re, -im))
+
+
+@composes(ew.Modulus, "c")
+def _modulus(p: Primitive, points: Points, x: Point) -> Point:
+    """In float64, where squares of float32 do not overflow."""
+    re, im = (part.converted("f64") for part in _parts(points, x))
+    return (re * re + im * im).apply(ew.Sqrt()).converted("f32").point
+
+
 @composes(ew.Bitcast, "c")
 def _bitcast(p: ew.Bitcast, points: Points, x: Point) -> Point:
     """The real part is the lower half (memory is little endian)."""

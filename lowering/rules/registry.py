@@ -64,9 +64,15 @@ def composes(cls: type[Primitive], kinds: str) -> Callable[[R], R]:
 
     def register(rule: R) -> R:
         composed.update({(cls, kind): rule for kind in kinds})
+        scalars.setdefault(cls, _points_only)
         return rule
 
     return register
+
+
+def _points_only(primitive: Primitive, *xs: Expr) -> Expr:
+    """The scalar rule of a primitive that takes complex numbers only."""
+    raise TypeError(f"{primitive.name} has no rule over single numbers")
 
 
 def composed_rule(cls: type[Primitive], avals: Sequence[Aval], result: Aval) -> Callable[..., Point] | None:

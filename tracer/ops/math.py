@@ -15,6 +15,7 @@ from ingot.tracer.array import array, record, wrap
 from ingot.tracer.dtypes import Dtype, promote
 from ingot.tracer.graph import Literal
 from ingot.tracer.ops.coerce import (
+    Operand,
     as_array,
     as_operand,
     at_least_float,
@@ -26,6 +27,7 @@ from ingot.tracer.ops.coerce import (
 from ingot.tracer.primitive import Primitive
 from ingot.tracer.primitives import elementwise as p
 from ingot.tracer.primitives.elementwise import show_shape
+from ingot.tracer.primitives.shape import BroadcastTo
 
 Unary = Callable[..., array]
 Binary = Callable[..., array]
@@ -164,7 +166,34 @@ def abs(a: ArrayLike, /, *, stream: Any = None) -> array:
     x = a._value if type(a) is array else as_operand("abs", a)
     if x.aval.dtype.kind in "bu":
         return wrap(x)
-    return record(_ABS, x)
+    return record(_MODULUS if x.aval.dtype.kind == "c" else _ABS, x)
+
+
+def real(a: ArrayLike, /, *, stream: Any = None) -> array:
+    """Real part, elementwise; real arrays as they are."""
+    x = as_operand("real", a)
+    return wrap(convert(x, dtypes.float32) if x.aval.dtype.kind == "c" else x)
+
+
+def imag(a: ArrayLike, /, *, stream: Any = None) -> array:
+    """Imaginary part, elementwise; zeros for real arrays."""
+    x = as_operand("imag", a)
+    return record(_IMAG, x) if x.aval.dtype.kind == "c" else _zeros_like(x)
+
+
+def conjugate(a: ArrayLike, *, stream: Any = None) -> array:
+    """Complex conjugate, elementwise; real arrays as they are."""
+    x = as_operand("conjugate", a)
+    return record(_CONJUGATE, x) if x.aval.dtype.kind == "c" else wrap(x)
+
+
+def conj(a: ArrayLike, *, stream: Any = None) -> array:
+    """See `conjugate`."""
+    return conjugate(a)
+
+
+def _zeros_like(x: Operand) -> array:
+    return record(BroadcastTo(x.aval.shape), Literal(0, x.aval.dtype))
 
 
 def positive(a: array, /, *, stream: Any = None) -> array:
@@ -173,8 +202,13 @@ def positive(a: array, /, *, stream: Any = None) -> array:
 
 
 def sign(a: ArrayLike, /, *, stream: Any = None) -> array:
-    """-1, 0 or 1 by the sign of `a`, elementwise; 0 for NaN."""
-    return record(_SIGN, as_operand("sign", a))
+    """-1, 0 or 1 by the sign of `a`, elementwise; 0 for NaN. Of complex numbers `a / |a|`, or 0."""
+    x = as_operand("sign", a)
+    if x.aval.dtype.kind == "c":
+        size = record(_MODULUS, x)
+        nonzero = record(p.Select(), equal(size, 0)._value, Literal(1, dtypes.float32), size._value)
+        return divide(wrap(x), nonzero)
+    return record(_SIGN, x)
 
 
 def square(a: ArrayLike, /, *, stream: Any = None) -> array:
@@ -189,6 +223,7 @@ def reciprocal(a: ArrayLike, /, *, stream: Any = None) -> array:
 
 
 _NEG, _ABS, _SIGN = p.Neg(), p.Abs(), p.Sign()
+_IMAG, _CONJUGATE, _MODULUS = p.Imag(), p.Conjugate(), p.Modulus()
 
 # -- rounding ------------------------------------------------------------------------------------------------
 

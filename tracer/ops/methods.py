@@ -161,6 +161,8 @@ def attach(operations: dict[str, Any]) -> None:
         "transpose": _transpose,
         "T": property(lambda self: _ops["transpose"](self), doc="The array with its axes reversed."),
         "mT": property(_matrix_transpose),
+        "real": property(lambda self: _ops["real"](self), doc="Real part."),
+        "imag": property(lambda self: _ops["imag"](self), doc="Imaginary part."),
         "at": property(index.ArrayAt, doc="`x.at[i].add(y)`: a new array; updates of one element add up."),
         "__getitem__": index.getitem,
         "__setitem__": index.setitem,

@@ -13,7 +13,7 @@ from ingot.tracer.dims import Extent
 from ingot.tracer.errors import ShapeError
 from ingot.tracer.facts import agree
 from ingot.tracer.primitive import Primitive
-from ingot.tracer.primitives.elementwise import is_literal, total
+from ingot.tracer.primitives.elementwise import conjugate, is_literal, total
 
 Handles = Sequence[array]
 MaybeHandles = Sequence[array | None]
@@ -96,7 +96,7 @@ class DotGeneral(Primitive):
 
     def _transposed(self, side: int, primals: Handles, ct: array) -> array:
         """Cotangent of operand `side`: the cotangent contracted with the other operand over its free axes."""
-        x, other = primals[side], primals[1 - side]
+        x, other = primals[side], conjugate(primals[1 - side])
         n_batch = len(self.batch[0])
         free_x, free_other = self.free(side, x.ndim), self.free(1 - side, other.ndim)
         start = n_batch + (0 if side else len(free_x))  # where the free axes of `other` stand in ct

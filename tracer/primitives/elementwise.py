@@ -179,11 +179,14 @@ class Elementwise(Primitive, abstract=True):
         ct, y = cotangents[0], results[0]
         if ct is None or not y.dtype.is_inexact:
             return [None] * len(primals)
-        if y.dtype.is_complex and not self.linear:
-            raise ValueError(f"[vjp] {self.name} of complex arrays has no gradient yet.")
+        # A cotangent is d/d(real part) + i d/d(imaginary part), as in MLX: a holomorphic function multiplies
+        # it by the conjugate of its derivative.
+        turned = y.dtype.is_complex and not self.linear
+        ct = conjugate(ct) if turned else ct
         found: list[array | None] = []
         for i, x in enumerate(primals):
             part = None if is_literal(x) or not x.dtype.is_inexact else self.partial(i, ct, primals, y)
+            part = conjugate(part) if turned and part is not None else part
             found.append(None if part is None else sum_to(part, x.shape))
         return found
 
@@ -208,6 +211,11 @@ def apply(primitive: Primitive, *operands: array) -> array:
 def choose(condition: array, x: array, y: array) -> array:
     """`x` where `condition` holds, else `y`; both of one dtype."""
     return record(Select(), condition._value, x._value, y._value)
+
+
+def conjugate(x: array) -> array:
+    """The complex conjugate; of real numbers the array itself."""
+    return record(Conjugate(), x._value) if x.dtype.is_complex else x
 
 
 def constant(value: bool | int | float, dtype: Dtype) -> array:
@@ -848,6 +856,50 @@ class Select(Elementwise):
         if i == 0:
             return None
         return choose(xs[0], d, zero) if i == 1 else choose(xs[0], zero, d)
+
+
+# -- parts of complex numbers --------------------------------------------------------------------------------
+# The real part is the conversion to float32.
+
+
+class Imag(Elementwise):
+    """Imaginary part."""
+
+    kinds = "c"
+    result = dtypes.float32
+    fn = staticmethod(lambda x: np.array(np.imag(x)))
+
+    def partial(self, i: int, d: array, xs: Handles, y: array) -> array | None:
+        if d.dtype.is_complex:  # a tangent
+            return apply(self, d)
+        return d.astype(dtypes.complex64) * wrap(Literal(1j, dtypes.complex64))
+
+
+class Conjugate(Elementwise):
+    """`x` with the sign of its imaginary part changed."""
+
+    linear = True
+    kinds = "c"
+    fn = np.conjugate
+
+    def partial(self, i: int, d: array, xs: Handles, y: array) -> array | None:
+        return apply(self, d)
+
+
+class Modulus(Elementwise):
+    """Absolute value of complex numbers, without overflow on the way."""
+
+    kinds = "c"
+    result = dtypes.float32
+    fn = np.abs
+
+    def partial(self, i: int, d: array, xs: Handles, y: array) -> array | None:
+        (x,) = xs
+        size = choose(y == 0, constant(1, y.dtype), y)
+        direction = x / size.astype(dtypes.complex64)
+        if d.dtype.is_complex:  # a tangent
+            return (conjugate(direction) * d).astype(dtypes.float32)
+        return d.astype(dtypes.complex64) * direction
 
 
 # -- conversion ----------------------------------------------------------------------------------------------

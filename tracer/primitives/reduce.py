@@ -13,7 +13,7 @@ from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.errors import AxisError, ShapeError
 from ingot.tracer.primitive import Primitive
-from ingot.tracer.primitives.elementwise import ANY, REAL, choose, constant, show_shape, spread_to
+from ingot.tracer.primitives.elementwise import ANY, REAL, choose, conjugate, constant, show_shape, spread_to
 from ingot.tracer.primitives.shape import Concatenate, axis_slice
 
 Handles = Sequence[array]
@@ -99,9 +99,7 @@ class ReduceProd(Reduce):
 
     def vjp(self, primals: Handles, cotangents: MaybeHandles, results: Handles) -> MaybeHandles:
         (ct,), (x,) = cotangents, primals
-        if x.dtype.is_complex:
-            raise ValueError("[vjp] reduce_prod of complex arrays has no gradient yet.")
-        return [None if ct is None else self.kept(ct, x) * _others(x, self.axes)]
+        return [None if ct is None else self.kept(ct, x) * conjugate(_others(x, self.axes))]
 
 
 def _others(x: array, axes: tuple[int, ...]) -> array:
