@@ -107,7 +107,7 @@ class Limits:
     def _assembly(self) -> str:
         vector = f"<{self.lanes} x float>"
         parts = [_move("move", vector, ""), _move("move_nt", vector, ", !nontemporal !0")]
-        fma = f"@llvm.fma.v{self.lanes}f32"
+        fma = f"@llvm.fmuladd.v{self.lanes}f32"  # two instructions where there is no fused one
         parts.append(f"declare {vector} {fma}({vector}, {vector}, {vector})")
         parts.append(
             _accumulate("fma", vector, vector, f"call {vector} {fma}({vector} %a, {vector} %a, ", ")")

@@ -43,6 +43,7 @@ def row_record(outcome: Outcome) -> Record:
         "limit": row.limit,
         "limits": outcome.limits,
         "limit_seconds": outcome.limit,
+        "no_limits": outcome.no_limits,
         "target": row.target,
         "bytes": row.moved,
         "flops": row.flops,
@@ -122,9 +123,12 @@ def row_table(rows: Sequence[Record]) -> str:
 
 
 def problems(rows: Sequence[Record]) -> str:
-    """A line for each peer that did not run a row it should, and why; equal reasons are told once."""
+    """A line for each peer that did not run a row it should, and for limits that could not be measured, and
+    why; equal reasons are told once."""
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
+        if row["no_limits"]:
+            reasons.setdefault(("failed", "limits", row["no_limits"]), []).append(row["name"])
         for peer, entry in row["peers"].items():
             if entry.get("status", "absent") != "absent":
                 reasons.setdefault((entry["status"], peer, entry["problem"]), []).append(row["name"])

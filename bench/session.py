@@ -87,12 +87,14 @@ class Measurement:
 
 @dataclass
 class Outcome:
-    """One row with the measurements of all peers, Ingot first, and the physical limits in seconds."""
+    """One row with the measurements of all peers, Ingot first, and the physical limits in seconds, or why
+    there are none."""
 
     row: Row
     cache: str
     measurements: list[Measurement]
     limits: dict[str, float] = field(default_factory=dict)
+    no_limits: str = ""
 
     def of(self, peer: str) -> Measurement:
         return next(m for m in self.measurements if m.peer == peer)
@@ -177,8 +179,9 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process and those that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -295,8 +298,11 @@ class Session:
             return
         self.progress(f"{row.name}: limits of the machine")
         asked = {name: getattr(row, name) for name in ("read", "written", "flops", "dtype")}
-        with contextlib.suppress(WorkerFailure):  # as without llvmlite
+        try:
             found = self._worker("limits").ask("limit", **asked, evicted=outcome.cache == "evicted")
+        except WorkerFailure as failure:
+            outcome.no_limits = str(failure)
+        else:
             outcome.limits = {kind: min(s, outcome.limits.get(kind, s)) for kind, s in found.items()}
 
     def _time(self, measurement: Measurement) -> None:

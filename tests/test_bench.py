@@ -242,6 +242,7 @@ def recorded() -> dict:
     outcome = Outcome(ROWS["W7"], "resident", right + others, {"bytes": 1e-4, "flops": 1e-3})
     wrong = Measurement("ingot", "wrong", "result 0")
     alone = Outcome(ROWS["W1"], "evicted", [wrong, right[1], Measurement("mlx", "absent"), *others])
+    alone.no_limits = "not installed: llvmlite"
     dispatch = Outcome(ROWS["W1"], "resident", [right[0], Measurement("ingot_numpy", times=[1e-7]), right[1]])
     return {
         "conditions": report.conditions(Options(peers=("numpy",))) | {"versions": {"numpy": "2.0"}},
@@ -291,6 +292,7 @@ def test_the_tables_tell_everything():
     printed = report.text(json.loads(json.dumps(record)))
     assert "best 1.43 (1 rows)" in printed and "mlx 169.05 (1 rows)" in printed
     assert "failed: jax on W7, W1: ValueError: <b>&" in printed and "missing: torch on W7, W1" in printed
+    assert "failed: limits on W1: not installed: llvmlite" in printed
     assert "wrong: ingot on W1: result 0" in printed and "numba on" not in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("W7 "))
     shown = "2.1|3|355|failed|–|missing|numpy|1.43|1.45|1.02|1|48 %|ratio|resident"
