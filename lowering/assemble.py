@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ingot.lowering import cost, memory
-from ingot.lowering.groups import Group
+from ingot.lowering.groups import Group, Pack
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop_text import print_kernel
 from ingot.lowering.program import HostCall, KernelCode, Program, Step
@@ -23,7 +23,8 @@ from ingot.tracer.text import print_graph
 from ingot.tracer.trace import match_dims
 
 Parts = Sequence[Scheduled | Group]
-Schedule = Callable[[Graph], Parts]
+Schedule = Callable[[Graph, frozenset[int]], Parts]
+"""The kernels and host calls of a graph; some of its inputs are constants of the program."""
 Simplify = Callable[[Graph], Graph]
 
 
@@ -32,10 +33,11 @@ def assemble(graph: Graph, parts: Parts, target: Target, simplify: Simplify, sch
     loops and branches."""
     made = _Assembler(graph, target, simplify, schedule)
     made.run(graph, parts, dict(made.outside))
-    plan = memory.plan(made.avals, made.places, [(mark, values) for mark, _, _, values in made.steps])
+    all_steps = [*made.once, *made.steps]
+    plan = memory.plan(made.avals, made.places, [(mark, values) for mark, _, _, values in all_steps])
     steps = tuple(
         Step(kernel, host, tuple(plan.number[v] for v in values), mark)
-        for mark, kernel, host, values in made.steps
+        for mark, kernel, host, values in all_steps
     )
     return Program(
         name=graph.name,
@@ -44,13 +46,15 @@ def assemble(graph: Graph, parts: Parts, target: Target, simplify: Simplify, sch
         guards=graph.guards,
         inputs=graph.inputs,
         constants=tuple(c.aval for c in graph.constants),
+        kept=tuple(made.kept),
         outputs=graph.output_avals,
         buffers=plan.buffers,
         slots=plan.slots,
         extents=tuple(made.extents.values()),
         kernels=tuple(made.kernels),
         hosts=tuple(made.hosts),
-        steps=steps,
+        once=steps[: len(made.once)],
+        steps=steps[len(made.once) :],
     )
 
 
@@ -70,6 +74,9 @@ class _Assembler:
         self.hosts: list[HostCall] = []
         self.steps: list[tuple[str, int | None, int | None, tuple[int, ...]]] = []
         self.extents: dict[int, Dim] = {}
+        self.once: list[tuple[str, int | None, int | None, tuple[int, ...]]] = []
+        self.kept: list[Aval] = []
+        self.packed: dict[tuple[str, tuple[int, ...]], int] = {}
         n = len(graph.inputs)
         self.outside: dict[int, int] = {}
         for value in range(graph.first_result):
@@ -99,7 +106,8 @@ class _Assembler:
 
         for part in parts:
             if isinstance(part, Scheduled):
-                self.steps.append(("", len(self.kernels), None, named(part.buffers)))
+                packed = [self.pack(graph, part, pack, named(pack.reads)) for pack in part.packs]
+                self.steps.append(("", len(self.kernels), None, (*named(part.buffers), *packed)))
                 self.kernels.append(_kernel_code(graph, part, self.target))
                 continue
             node = producers(graph)[part.roots[0]]
@@ -116,6 +124,27 @@ class _Assembler:
             self.steps.append(("", None, len(self.hosts), named([*read, *part.roots])))
             self.hosts.append(_host_call(graph, node))
 
+    def pack(self, graph: Graph, part: Scheduled, pack: Pack, reads: tuple[int, ...]) -> int:
+        """The variable with a packed operand. What is made of constants alone is made once for all calls."""
+        code = _pack_code(graph, part, pack, self.target)
+        once = not pack.aval.is_symbolic and all(self.is_constant(v) for v in reads)
+        key = (code.text, reads)
+        if once and key in self.packed:
+            return self.packed[key]
+        if once:
+            variable = self.variable(pack.aval, ("constant", len(self.graph.constants) + len(self.kept)))
+            self.kept.append(pack.aval)
+            self.packed[key] = variable
+        else:
+            variable = self.variable(pack.aval)
+        steps = self.once if once else self.steps
+        steps.append(("", len(self.kernels), None, (*reads, variable)))
+        self.kernels.append(code)
+        return variable
+
+    def is_constant(self, variable: int) -> bool:
+        return self.places.get(variable, ("", 0))[0] == "constant"
+
     def closed(self, graph: Graph, operands: Sequence[Operand], outputs: Sequence[Operand],
                results: Sequence[int]) -> None:  # fmt: skip
         """Run a graph inside on variables and literals; `outputs` go to the variables `results`."""
@@ -130,8 +159,9 @@ class _Assembler:
             outputs=tuple(map(known, outputs)),
         ))  # fmt: skip
         names = {i: o for i, o in enumerate(operands) if isinstance(o, int)}
+        constants = frozenset(i for i, o in names.items() if self.is_constant(o))
         names.update(zip((o for o in graph.outputs if isinstance(o, int)), results, strict=True))
-        self.run(graph, self.schedule(graph), names)
+        self.run(graph, self.schedule(graph, constants), names)
 
     def copy(self, sources: Sequence[Operand], results: Sequence[int]) -> None:
         """Write variables and literals to other variables."""
@@ -149,7 +179,7 @@ class _Assembler:
             self.graph.dims, self.graph.guards,
         )  # fmt: skip
         names = dict(enumerate([*read, *results]))
-        self.run(graph, self.schedule(graph), names)
+        self.run(graph, self.schedule(graph, frozenset()), names)
 
     # -- control flow -------------------------------------------------------------------------------
 
@@ -248,6 +278,8 @@ def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:
     nbytes: Extent = 0
     for value in part.buffers:
         nbytes = nbytes + graph.avals[value].nbytes
+    for pack in part.packs:
+        nbytes = nbytes + pack.aval.nbytes
     elements = dims.product(part.group.space)
     contracted: Extent = 0
     flops = elements * max(part.cost, 1)
@@ -266,6 +298,26 @@ def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:
         nbytes=nbytes,
         flops=flops,
         work=cost.work(elements, part.cost, contracted, avals, target),
+        scratch=built.scratch,
+        loop=built.kernel,
+    )
+
+
+def _pack_code(graph: Graph, part: Scheduled, pack: Pack, target: Target) -> KernelCode:
+    nbytes: Extent = pack.aval.nbytes
+    for value in pack.reads:
+        nbytes = nbytes + graph.avals[value].nbytes
+    built = pack.built
+    return KernelCode(
+        name=built.kernel.name,
+        text=print_kernel(built.kernel),
+        params=built.params,
+        parallel=built.parallel,
+        primitives=(("pack", 1),),
+        lines=_lines(graph, part),
+        nbytes=nbytes,
+        flops=0,
+        work=cost.work(pack.aval.size, 4, 0, [pack.aval, *(graph.avals[v] for v in pack.reads)], target),
         scratch=built.scratch,
         loop=built.kernel,
     )

@@ -2,11 +2,13 @@
 
     int32_t prepare(const int64_t *const *in_shapes, int64_t *dims, int64_t *const *out_shapes,
                     int64_t workspace_bytes[2])
+    int32_t once(ctx *)
     int32_t entry(ctx *, void *const *inputs, void *const *outputs)
 
 `prepare` finds the dims from the shapes of the inputs, checks shapes, ranges and guards, and says how large
-outputs, workspace and the scratch of each thread are. `entry` runs the steps on that memory. So whoever loads
-a program, Python or C++, runs the same code.
+outputs, workspace and the scratch of each thread are. `once` writes what the program keeps: whoever loads it
+calls it before the first call, if there is anything to keep. `entry` runs the steps. So whoever loads a
+program, Python or C++, runs the same code.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ def driver_functions(program: Program) -> str:
     """The entry points, in a section of their own. They are compiled without optimisation, which takes longer
     than the first hundred thousand calls gain from it."""
     attributes = 'attributes #1 = { nounwind noinline optnone "no-builtins" }'
-    return "\n".join([_prepare(program), _entry(program), attributes, ""])
+    once = [_once(program)] if program.once else []
+    return "\n".join([_prepare(program), *once, _entry(program), attributes, ""])
 
 
 class _Function:
@@ -273,47 +276,53 @@ def _rounded(f: _Function, size: Extent) -> str:
 
 
 def _entry(program: Program) -> str:
-    return _Entry(program).text()
+    return _Entry(program, program.steps).text("@entry(ptr %ctx, ptr %inputs, ptr %outputs)")
+
+
+def _once(program: Program) -> str:
+    return _Entry(program, program.once).text("@once(ptr %ctx)")
 
 
 class _Entry(_Function):
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, steps: Sequence[Step]) -> None:
         super().__init__()
-        self.program = program
-        dims_pointer = self.context("dims")
-        for i, symbol in enumerate(program.symbols):
-            self.known[symbol.name] = self.load(dims_pointer, i)
+        self.program, self.steps = program, steps
+        used = {number for step in steps for number in step.buffers}
+        kernels = [program.kernels[step.kernel] for step in steps if step.kernel is not None]
+        if steps is not program.once:  # constants do not depend on dims
+            dims_pointer = self.context("dims")
+            for i, symbol in enumerate(program.symbols):
+                self.known[symbol.name] = self.load(dims_pointer, i)
         self.places = {"input": "%inputs", "output": "%outputs"}
-        if any(b.place == "constant" for b in program.buffers):
+        if any(program.buffers[number].place == "constant" for number in used):
             self.places["constant"] = self.context("constants")
-        self.slots = self.slot_pointers()
-        self.pointers = [self.pointer(b.place, b.index) for b in program.buffers]
-        most = max((len(s.buffers) for s in program.steps), default=1)
+        self.slots = self.slot_pointers() if steps is not program.once else []
+        self.pointers = {
+            n: self.pointer(b.place, b.index) for n, b in enumerate(program.buffers) if n in used
+        }
+        most = max((len(s.buffers) for s in steps), default=1)
         self.arguments = self.w.allocate(f"alloca [{max(most, 1)} x ptr], align 16", "buffers")
-        params = max((len(k.params) for k in program.kernels), default=1)
+        params = max((len(k.params) for k in kernels), default=1)
         self.params = self.w.allocate(f"alloca [{max(params, 1)} x i64], align 16", "params")
         self.blocks: list[_Block] = []
-        for code in program.kernels:
+        for code in kernels:
             if code.parallel is not None:
                 # here, where the blocks of all steps see them
                 self.extent(code.parallel)
                 self.extent(code.work)
-        if program.kernels:
+        if kernels:
             self.kernels = self.context("kernels")
             self.parallel_for = self.context("parallel_for")
             self.threaded = self.w.op(f"icmp ne ptr {self.parallel_for}, null")
         self.poll = self.context("poll")
         self.polls = self.w.op(f"icmp ne ptr {self.poll}, null")
         self.weights = self.iteration_weights()
-        for number, step in enumerate(program.steps):
+        for number, step in enumerate(steps):
             if step.mark:
                 self.marked(number, step)
             else:
                 self.step(number, step)
         self.w.do("ret i32 0")
-
-    def text(self, signature: str = "@entry(ptr %ctx, ptr %inputs, ptr %outputs)") -> str:
-        return super().text(signature)
 
     def context(self, field: str) -> str:
         slot = self.w.op(f"getelementptr i8, ptr %ctx, i64 {abi.OFFSETS[field]}")
@@ -469,7 +478,7 @@ class _Entry(_Function):
         """For each loop, by the number of its first step, how much an iteration does, in bytes."""
         found: dict[int, str] = {}
         opened: list[int] = []
-        for number, step in enumerate(self.program.steps):
+        for number, step in enumerate(self.steps):
             if step.mark in ("while", "if"):
                 opened.append(number)
                 found[number] = str(_STEP)

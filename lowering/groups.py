@@ -8,6 +8,7 @@ from ingot.lowering import points as pt
 from ingot.lowering.loop import Kernel
 from ingot.lowering.points import Place, Point, Points, places
 from ingot.tracer import dims
+from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.record import record
 
@@ -41,6 +42,17 @@ class Built:
     params: tuple[str, ...]
     parallel: Extent | None
     scratch: Extent = 0
+
+
+@record
+class Pack:
+    """A kernel that lays out an operand for another one. `side` names its buffer in that kernel; it reads the
+    graph values `reads` and writes a buffer of `aval`, in this order."""
+
+    side: int
+    built: Built
+    reads: tuple[int, ...]
+    aval: Aval
 
 
 Memory = Sequence[tuple[int, str, str]]

@@ -66,7 +66,8 @@ def compile_code(kernels: Sequence[Kernel], program: Program | None, target: Tar
         text = emit_module(kernels, target, driver, [symbol for part in parts for symbol in part])
     log.show("emit", lambda: text)
     if program is not None:
-        parts.append({"prepare": "prepare", "entry": "entry"})
+        entries = ("prepare", "once", "entry") if program.once else ("prepare", "entry")
+        parts.append({name: name for name in entries})
     with log.timed(f"compile {len(parts)} functions"):
         images = codegen.compile_parts(text, parts, target)
     log.show("compile", lambda: codegen.assembly_text(text, target))
@@ -88,25 +89,27 @@ def lower(graph: Graph, target: Target) -> Program:
 
 
 def _lowered(graph: Graph, target: Target, log: _Log) -> Program:
-    parts = _parts(graph, target, log)
+    parts = _parts(graph, target, log, constants_of(graph))
 
     def simplify_inner(inner: Graph) -> Graph:
         _check_sizes(inner)
         return _simplified(inner, log)
 
     with log.timed("plan"):
-        program = assemble(graph, parts, target, simplify_inner, lambda g: _parts(g, target, log))
+        program = assemble(graph, parts, target, simplify_inner, lambda g, c: _parts(g, target, log, c))
     log.show("plan", lambda: show_plan(program))
     return program
 
 
-def _parts(graph: Graph, target: Target, log: _Log) -> list[Scheduled | Group]:
-    """The kernels and host calls of a simplified graph."""
+def _parts(
+    graph: Graph, target: Target, log: _Log, constants: frozenset[int]
+) -> list[Scheduled | Group]:  # fmt: skip
+    """The kernels and host calls of a simplified graph; `constants` are the same in all calls."""
     with log.timed("fuse"):
         groups = fuse(graph)
     log.show("fuse", lambda: show_groups(graph, groups))
     with log.timed("schedule"):
-        parts = scheduled(graph, groups, target)
+        parts = scheduled(graph, groups, target, constants)
     if config.flag("INGOT_VERIFY"):
         for part in parts:
             if isinstance(part, Scheduled):
@@ -117,11 +120,19 @@ def _parts(graph: Graph, target: Target, log: _Log) -> list[Scheduled | Group]:
     return parts
 
 
-def scheduled(graph: Graph, groups: Sequence[Group], target: Target) -> list[Scheduled | Group]:
-    """The kernels of the groups; host groups stay what they are."""
+def constants_of(graph: Graph) -> frozenset[int]:
+    """The values of the constants."""
+    return frozenset(range(len(graph.inputs), graph.first_result))
+
+
+def scheduled(
+    graph: Graph, groups: Sequence[Group], target: Target, constants: frozenset[int] = frozenset()
+) -> list[Scheduled | Group]:
+    """The kernels of the groups; host groups stay what they are. `constants` are the same in all calls."""
     stored = frozenset(root for group in groups for root in group.roots).union(range(graph.first_result))
     needed = _needed(graph, groups, stored)
-    return [g if g.kind == "host" else schedule(graph, g, stored, needed, target) for g in groups]
+    return [g if g.kind == "host" else schedule(graph, g, stored, needed, target, constants)
+            for g in groups]  # fmt: skip
 
 
 def _needed(graph: Graph, groups: Sequence[Group], stored: frozenset[int]) -> frozenset[int]:

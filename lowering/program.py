@@ -90,7 +90,7 @@ class Step:
 @record
 class Buffer:
     """Memory that a step reads or writes: `place` is `input`, `constant`, `output` or `workspace`, `index`
-    counts within it (for the workspace: slots)."""
+    counts within it (for the workspace: slots; what is kept counts behind the constants)."""
 
     place: str
     index: int
@@ -101,7 +101,10 @@ class Buffer:
 class Program:
     """Kernels and steps. Sizes are extents over `symbols`; the workspace is a row of `slots`, sizes in
     bytes, each rounded up to 64. `extents` are all expressions that kernels may compute: `prepare` refuses
-    dims that make one of them overflow."""
+    dims that make one of them overflow.
+
+    The steps `once` run before the first call, on constants alone; what they write is `kept`, memory that the
+    caller provides and lists behind the constants. Constants that only they read are not needed any more."""
 
     name: str
     target_key: str
@@ -109,21 +112,29 @@ class Program:
     guards: tuple[Guard, ...]
     inputs: tuple[Aval, ...]
     constants: tuple[Aval, ...]
+    kept: tuple[Aval, ...]
     outputs: tuple[Aval, ...]
     buffers: tuple[Buffer, ...]
     slots: tuple[Extent, ...]
     extents: tuple[Extent, ...]
     kernels: tuple[KernelCode, ...]
     hosts: tuple[HostCall, ...]
+    once: tuple[Step, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def needed_constants(self) -> frozenset[int]:
+        """The constants that calls read."""
+        used = (self.buffers[number] for step in self.steps for number in step.buffers)
+        return frozenset(b.index for b in used if b.place == "constant" and b.index < len(self.constants))
 
     @cached_property
     def entry_digest(self) -> str:
         """Names what the entry points depend on."""
         data = self.to_data()
         wanted = (
-            "format", "symbols", "guards", "inputs", "constants", "outputs", "buffers", "slots", "extents",
-            "steps",
+            "format", "symbols", "guards", "inputs", "constants", "kept", "outputs", "buffers", "slots",
+            "extents", "once", "steps",
         )  # fmt: skip
         kernels = [[k.params, str(k.parallel), str(k.work), str(k.scratch)] for k in self.kernels]
         shape = [[data[key] for key in wanted], kernels]
@@ -141,6 +152,7 @@ class Program:
             "guards": [[g.relation, _out(g.left), _out(g.right), g.fixed] for g in self.guards],
             "inputs": [_aval_out(a) for a in self.inputs],
             "constants": [_aval_out(a) for a in self.constants],
+            "kept": [_aval_out(a) for a in self.kept],
             "outputs": [_aval_out(a) for a in self.outputs],
             "buffers": [[b.place, b.index, _aval_out(b.aval)] for b in self.buffers],
             "slots": [_out(s) for s in self.slots],
@@ -152,7 +164,8 @@ class Program:
                 for k in self.kernels
             ],
             "hosts": [[h.name, h.text, list(h.lines)] for h in self.hosts],
-            "steps": [[s.kernel, s.host, list(s.buffers), s.mark] for s in self.steps],
+            "once": [_step_out(s) for s in self.once],
+            "steps": [_step_out(s) for s in self.steps],
         }  # fmt: skip
 
     @staticmethod
@@ -174,13 +187,15 @@ class Program:
         return Program(
             data["name"], data["target"], symbols,
             tuple(Guard(r, read.extent(a), read.extent(b), None, fixed) for r, a, b, fixed in data["guards"]),
-            read.avals(data["inputs"]), read.avals(data["constants"]), read.avals(data["outputs"]),
+            read.avals(data["inputs"]), read.avals(data["constants"]), read.avals(data["kept"]),
+            read.avals(data["outputs"]),
             tuple(Buffer(place, index, read.aval(aval)) for place, index, aval in data["buffers"]),
             tuple(read.extent(s) for s in data["slots"]),
             tuple(read.extent(n) for n in data["extents"]),
             kernels,
             tuple(HostCall(name, text, tuple(lines)) for name, text, lines in data["hosts"]),
-            tuple(Step(kernel, host, tuple(buffers), mark) for kernel, host, buffers, mark in data["steps"]),
+            _steps_in(data["once"]),
+            _steps_in(data["steps"]),
         )  # fmt: skip
 
 
@@ -192,6 +207,14 @@ def depths(steps: Sequence[Step]) -> list[int]:
         found.append(depth)
         depth += step.mark in ("while", "do", "if", "else")
     return found
+
+
+def _step_out(step: Step) -> list[Any]:
+    return [step.kernel, step.host, list(step.buffers), step.mark]
+
+
+def _steps_in(data: Sequence[Any]) -> tuple[Step, ...]:
+    return tuple(Step(kernel, host, tuple(buffers), mark) for kernel, host, buffers, mark in data)
 
 
 def _out(extent: Extent) -> int | str:

@@ -8,7 +8,7 @@ from types import ModuleType
 from ingot.lowering import points as pt
 from ingot.lowering import rules
 from ingot.lowering.fuse import plan_of
-from ingot.lowering.groups import Built, Group
+from ingot.lowering.groups import Built, Group, Pack
 from ingot.lowering.kernels import columns, dot, rows, scatter
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.pull import producers
@@ -29,24 +29,31 @@ _NESTS: dict[str, ModuleType] = {"rows": rows, "dot": dot, "scatter": scatter}
 
 @record
 class Scheduled:
-    """A group with its kernel. `buffers` are the graph values behind the kernel's buffers; `primitives`
-    counts what was fused, by name; `cost` is about the number of instructions per element of the group's
-    space."""
+    """A group with its kernel. `buffers` are the graph values behind the kernel's buffers, after which come
+    those of `packs`, kernels that must run before; `primitives` counts what was fused, by name; `cost` is
+    about the number of instructions per element of the group's space."""
 
     group: Group
     built: Built
     buffers: tuple[int, ...]
     primitives: tuple[tuple[str, int], ...]
     cost: int
+    packs: tuple[Pack, ...] = ()
 
 
 def schedule(
-    graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int], target: Target
-) -> Scheduled:
-    """The kernel of one group. Its name says what it does; equal kernels have equal text in all programs."""
+    graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int], target: Target,
+    constants: frozenset[int] = frozenset(),
+) -> Scheduled:  # fmt: skip
+    """The kernel of one group. Its name says what it does; equal kernels have equal text in all programs.
+    `constants` are the same in all calls."""
     plan = plan_of(graph, group, stored, needed)
     nest = _NESTS[group.kind]
     plan = nest.simplified(plan)
+    packs: list[Pack] = []
+    if group.kind == "dot":
+        plan = dot.prepared(plan, target, constants)
+        packs = dot.packs(plan, target, lambda value: graph.avals[value].dtype.short)
     points = plan.points()
     reads = {p.value for p in points if isinstance(p, pt.Read)}
     lodging: dict[int, int] = {}
@@ -60,6 +67,7 @@ def schedule(
         memory.append((root, _in_memory(graph, root), "readwrite" if reread else "write"))
     buffers = tuple(value for value, _, _ in memory)
     counts = _fused(nodes_of(graph, group, buffers))
+    memory += [(pack.side, pack.aval.dtype.short, "read") for pack in packs]
     name = _name(group, list(counts))
     down = columns.columns_of(plan) if isinstance(plan, rows.Plan) else None
     if down is None:
@@ -67,7 +75,7 @@ def schedule(
     else:
         built = columns.build(plan, down, name, target, memory)
     cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
-    return Scheduled(group, built, buffers, tuple(counts.items()), cost)
+    return Scheduled(group, built, buffers, tuple(counts.items()), cost, tuple(packs))
 
 
 def _in_memory(graph: Graph, value: int) -> str:

@@ -100,6 +100,7 @@ class Code:
 
     images: tuple[loader.LoadedImage, ...]
     prepare: Any
+    once: Any
     entry: Any
     kernels: Any
 
@@ -110,12 +111,14 @@ def load(program: Program, target: Target) -> Code:
     addresses = [image.address(k.name) for image, k in zip(images, program.kernels, strict=True)]
     pointers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
     prepare = _PREPARE(main.address("prepare"))
+    once = _ONCE(main.address("once")) if program.once else None
     entry = _ENTRY(main.address("entry"))
-    return Code((*images, main), prepare, entry, pointers)
+    return Code((*images, main), prepare, once, entry, pointers)
 
 
 _pointer = ctypes.c_void_p
 _PREPARE = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer, _pointer)
+_ONCE = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer)
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, _pointer, _pointer, _pointer)
 
 
@@ -275,8 +278,9 @@ class Executable:
     ) -> None:
         self.program = program
         self.target = target or named("host")
-        self.constants = [_contiguous(c) for c in constants]
-        pointers = [_address(c) for c in self.constants]
+        kept = [pool.empty(a.shape, a.dtype.numpy) for a in program.kept]  # type: ignore[arg-type]
+        self.constants: list[np.ndarray | None] = [*map(_contiguous, constants), *kept]
+        pointers = [_address(c) for c in self.constants if c is not None]
         self.constant_pointers = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
         self.code = load(program, self.target)
         self._layouts: dict[tuple[tuple[int, ...], ...], _Layout] = {}
@@ -285,6 +289,17 @@ class Executable:
         self._parallel = any(k.parallel is not None for k in program.kernels)
         self._loops = any(step.mark == "while" for step in program.steps)
         self._host_graphs: list[tuple[Graph, tuple[Aval, ...]]] | None = None
+        if program.once:
+            self._run_once()
+
+    def _run_once(self) -> None:
+        """Make what the program keeps; let go of the constants that only this needs."""
+        frame = _Frame(self)
+        code = self.code.once(frame.address)
+        if code:
+            raise RuntimeError(f"[{self.program.name}] failed with code {code} on its constants.")
+        for i in set(range(len(self.program.constants))).difference(self.program.needed_constants):
+            self.constants[i] = self.constant_pointers[i] = None
 
     @property
     def host_graphs(self) -> list[tuple[Graph, tuple[Aval, ...]]]:
