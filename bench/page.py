@@ -75,8 +75,13 @@ def _conditions(taken: Record) -> str:
 def _means(rows: Sequence[Record]) -> str:
     means = report.means(rows)
     bars = [
-        Bar("best of all" if name == "best" else name, mean, f"{mean:.2f}× ({n} rows)", name == "best")
-        for name, (mean, n) in means.items()
+        Bar(
+            "best of all" if name == "best" else name,
+            mean[0],
+            report.told_mean(name, *mean),
+            name == "best",
+        )
+        for name, mean in means.items()
     ]
     if not bars:
         return ""

@@ -13,6 +13,8 @@ from bench.peers import OURS
 from bench.session import NEAR_LIMIT, Measurement, Options, Outcome
 
 Record = dict[str, Any]
+GOALS = {"best": 1.45, "jax": 3.2, "torch": 2.5, "mlx": 30.0}
+"""Geometric means over all rows that are aimed at."""
 PARITY = 0.97
 """A ratio from here on counts as no worse than the best peer."""
 
@@ -148,9 +150,15 @@ def means(rows: Sequence[Record]) -> dict[str, tuple[float, int]]:
     return {name: (math.exp(statistics.fmean(map(math.log, r))), len(r)) for name, r in ratios.items() if r}
 
 
+def told_mean(name: str, mean: float, n_rows: int) -> str:
+    """A geometric mean, over how many rows it is, and the goal where there is one."""
+    goal = f", goal {GOALS[name]:g}" if name in GOALS else ""
+    return f"{mean:.2f} ({n_rows} row{'s' if n_rows > 1 else ''}{goal})"
+
+
 def summary(rows: Sequence[Record]) -> str:
     """Geometric means, and how many rows are met and at parity."""
-    listed = ", ".join(f"{name} {mean:.2f} ({n} rows)" for name, (mean, n) in means(rows).items())
+    listed = ", ".join(f"{name} {told_mean(name, *mean)}" for name, mean in means(rows).items())
     compared = [row for row in rows if row["ratio"]]
     level = sum(row["ratio"] >= PARITY for row in compared)
     return (

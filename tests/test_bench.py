@@ -290,7 +290,7 @@ class Tags(HTMLParser):
 def test_the_tables_tell_everything():
     record = recorded()
     printed = report.text(json.loads(json.dumps(record)))
-    assert "best 1.43 (1 rows)" in printed and "mlx 169.05 (1 rows)" in printed
+    assert "best 1.43 (1 row, goal 1.45)" in printed and "mlx 169.05 (1 row, goal 30)" in printed
     assert "failed: jax on W7, W1: ValueError: <b>&" in printed and "missing: torch on W7, W1" in printed
     assert "failed: limits on W1: not installed: llvmlite" in printed
     assert "wrong: ingot on W1: result 0" in printed and "numba on" not in printed
@@ -312,7 +312,12 @@ def test_the_page_stands_alone():
     anchors = {a["id"] for tag, a in tags.seen if tag == "figure" and "id" in a}
     assert {a["href"][1:] for tag, a in tags.seen if tag == "a"} == anchors == {"W7", "W1"}
     assert "&lt;b&gt;&amp;" in text and "met by ratio" in text and "target 2.94 ms" in text
-    assert "limit 1 ms" in text and "169× ours" in text and "evicted" in text
+    assert (
+        "1.43 (1 row, goal 1.45)" in text
+        and "limit 1 ms" in text
+        and "169× ours" in text
+        and "evicted" in text
+    )
 
 
 def test_bars_are_as_long_as_their_values():
