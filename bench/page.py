@@ -14,7 +14,7 @@ from bench.report import Record
 from bench.startup import BARE
 
 # Units of a plot's view box
-LABELS, PLOT, VALUES = 112, 330, 178
+LABELS, PLOT, VALUES = 100, 318, 210
 BAR, GAP, MARGIN = 16, 8, 22
 CLIP = 4.0
 """A bar longer than this times the longest of ours, the best peer's and the marks is cut."""
