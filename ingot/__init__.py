@@ -141,9 +141,9 @@ if TYPE_CHECKING:
         set_memory_limit,
         set_wired_limit,
     )
-    from ingot.tracer.dtype_info import finfo, iinfo, isdtype
     from ingot.runtime.info import runtime_info
     from ingot.runtime.threads import get_num_threads, set_num_threads
+    from ingot.tracer.dtype_info import finfo, iinfo, isdtype
 
 
 def __getattr__(name: str) -> Any:
