@@ -5,11 +5,16 @@ from ingot.tracer.primitives import (
     control,
     custom,
     elementwise,
+    fft,
     index,
+    linalg,
     random_bits,
     reduce,
     scan,
     shape,
 )
 
-__all__ = ["contract", "control", "custom", "elementwise", "index", "random_bits", "reduce", "scan", "shape"]
+__all__ = [
+    "contract", "control", "custom", "elementwise", "fft", "index", "linalg", "random_bits", "reduce", "scan",
+    "shape",
+]  # fmt: skip
