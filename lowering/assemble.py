@@ -106,6 +106,9 @@ class _Assembler:
 
         for part in parts:
             if isinstance(part, Scheduled):
+                for value, aval in part.shared.items():
+                    if value not in names:
+                        names[value] = self.variable(aval)
                 packed = [self.pack(graph, part, pack, named(pack.reads)) for pack in part.packs]
                 self.steps.append(("", len(self.kernels), None, (*named(part.buffers), *packed)))
                 self.kernels.append(_kernel_code(graph, part, self.target))
@@ -275,9 +278,10 @@ def _collect_extents(graph: Graph, found: dict[int, Dim]) -> None:
 
 
 def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:
+    avals = part.avals(graph)
     nbytes: Extent = 0
-    for value in part.buffers:
-        nbytes = nbytes + graph.avals[value].nbytes
+    for aval in avals:
+        nbytes = nbytes + aval.nbytes
     for pack in part.packs:
         nbytes = nbytes + pack.aval.nbytes
     elements = dims.product(part.group.space)
@@ -286,7 +290,6 @@ def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:
     if part.group.kind == "dot":
         contracted = _dot_flops(graph, part.group)
         flops = contracted + elements * part.cost
-    avals = [graph.avals[value] for value in part.buffers]
     built = part.built
     return KernelCode(
         name=built.kernel.name,

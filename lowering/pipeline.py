@@ -131,8 +131,13 @@ def scheduled(
     """The kernels of the groups; host groups stay what they are. `constants` are the same in all calls."""
     stored = frozenset(root for group in groups for root in group.roots).union(range(graph.first_result))
     needed = _needed(graph, groups, stored)
-    return [g if g.kind == "host" else schedule(graph, g, stored, needed, target, constants)
-            for g in groups]  # fmt: skip
+    found: list[Scheduled | Group] = []
+    for group in groups:
+        if group.kind == "host":
+            found.append(group)
+        else:
+            found.extend(schedule(graph, group, stored, needed, target, constants))
+    return found
 
 
 def _needed(graph: Graph, groups: Sequence[Group], stored: frozenset[int]) -> frozenset[int]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from ingot.lowering import points as pt
 from ingot.lowering import rules
 from ingot.lowering.fuse import plan_of
 from ingot.lowering.groups import Built, Group, Pack
-from ingot.lowering.kernels import columns, dot, rows, scatter
+from ingot.lowering.kernels import columns, dot, full, rows, scatter
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.pull import producers
+from ingot.tracer.aval import Aval
 from ingot.tracer.graph import Graph, Node
 from ingot.tracer.primitives.elementwise import Identity, StopGradient
 from ingot.tracer.primitives.shape import (
@@ -22,16 +23,17 @@ from ingot.tracer.primitives.shape import (
     Slice,
     Transpose,
 )
-from ingot.tracer.record import record
+from ingot.tracer.record import field, record
 
 _NESTS: dict[str, ModuleType] = {"rows": rows, "dot": dot, "scatter": scatter}
 
 
 @record
 class Scheduled:
-    """A group with its kernel. `buffers` are the graph values behind the kernel's buffers, after which come
-    those of `packs`, kernels that must run before; `primitives` counts what was fused, by name; `cost` is
-    about the number of instructions per element of the group's space."""
+    """A group with its kernel, or with one of several. `buffers` are the graph values behind the kernel's
+    buffers, after which come those of `packs`, kernels that must run before; `primitives` counts what was
+    fused, by name; `cost` is about the number of instructions per element of the group's space. Buffers with
+    numbers below 0 belong to the group alone: `shared` tells what they hold."""
 
     group: Group
     built: Built
@@ -39,14 +41,19 @@ class Scheduled:
     primitives: tuple[tuple[str, int], ...]
     cost: int
     packs: tuple[Pack, ...] = ()
+    shared: Mapping[int, Aval] = field(default_factory=dict)
+
+    def avals(self, graph: Graph) -> list[Aval]:
+        """What is in the buffers."""
+        return [self.shared[v] if v < 0 else graph.avals[v] for v in self.buffers]
 
 
 def schedule(
     graph: Graph, group: Group, stored: frozenset[int], needed: frozenset[int], target: Target,
     constants: frozenset[int] = frozenset(),
-) -> Scheduled:  # fmt: skip
-    """The kernel of one group. Its name says what it does; equal kernels have equal text in all programs.
-    `constants` are the same in all calls."""
+) -> list[Scheduled]:  # fmt: skip
+    """The kernels of one group, mostly one. Names say what they do; equal kernels have equal text in all
+    programs. `constants` are the same in all calls."""
     plan = plan_of(graph, group, stored, needed)
     nest = _NESTS[group.kind]
     plan = nest.simplified(plan)
@@ -69,13 +76,26 @@ def schedule(
     counts = _fused(nodes_of(graph, group, buffers))
     memory += [(pack.side, pack.aval.dtype.short, "read") for pack in packs]
     name = _name(group, list(counts))
+    cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
+    pieces = full.pieces_of(plan) if isinstance(plan, rows.Plan) else None
+    if pieces is not None:
+        parts, shared = full.build(plan, pieces, name, target, memory, -_PRIVATE * min(group.roots))
+        found = []
+        for number, part in enumerate(parts):
+            over = Group(group.kind, part.space, group.reduced, group.roots)
+            shown = () if number else tuple(counts.items())
+            found.append(Scheduled(over, part.built, part.buffers, shown, cost, shared=shared))
+        return found
     down = columns.columns_of(plan) if isinstance(plan, rows.Plan) else None
     if down is None:
         built = nest.build(plan, name, target, memory)
     else:
         built = columns.build(plan, down, name, target, memory)
-    cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
-    return Scheduled(group, built, buffers, tuple(counts.items()), cost, tuple(packs))
+    return [Scheduled(group, built, buffers, tuple(counts.items()), cost, tuple(packs))]
+
+
+_PRIVATE = 4096
+"""More buffers than a group has for itself: those of the groups do not meet."""
 
 
 def _in_memory(graph: Graph, value: int) -> str:

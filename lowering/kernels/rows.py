@@ -38,7 +38,7 @@ MAP_BLOCK = 16384
 CACHE_WAYS = 8
 """Lines a power of two apart that the first cache keeps: how many columns a transposition reads at a time."""
 SCRATCH_ALIGNMENT = 64
-SUM_BLOCK = 256
+SUM_BLOCK = 64
 """Additions in a row to one accumulator before it joins the total."""
 
 
@@ -498,6 +498,15 @@ class Writer:
     # -- one pass over the reduced axes -------------------------------------------------------------
 
     def passes(self, stage: Stage) -> None:
+        along_vector = self.axis in self.plan.reduced
+        for reduction, joined in zip(stage.reductions, self.accumulate(stage), strict=True):
+            acc = reduction.accumulator
+            results = acc.lanes(joined, self.b.let) if along_vector else joined[-len(reduction.held) :]
+            for held, result in zip(reduction.held, results, strict=True):
+                self.body.values[held.number] = self.b.let(ir.convert(result, held.dtype), "total")
+
+    def accumulate(self, stage: Stage) -> list[list[Expr]]:
+        """One pass; what each reduction carries at its end, in all lanes."""
         axes = [a for a in self.plan.extents if a in self.plan.reduced]
         serial = [a for a in axes if a != self.axis]
         along_vector = self.axis in axes
@@ -510,14 +519,17 @@ class Writer:
         state = [list(start) for _ in range(parts)]
         state = self.nest(stage, serial, state)
         self.lanes = lanes
+        found: list[list[Expr]] = []
         at = 0
         for reduction in stage.reductions:
             acc, n = reduction.accumulator, len(reduction.accumulator.initial)
-            joined = tree(acc.join, [part[at : at + n] for part in state])
-            results = acc.lanes(joined, self.b.let) if along_vector else joined[-len(reduction.held) :]
+            found.append(tree(acc.join, [part[at : at + n] for part in state]))
             at += n
-            for held, result in zip(reduction.held, results, strict=True):
-                self.body.values[held.number] = self.b.let(ir.convert(result, held.dtype), "total")
+        return found
+
+    def range(self, axis: int) -> tuple[Expr, Expr]:
+        """Start and length of what a pass covers of a reduced axis."""
+        return ir.index(0), self.body.extent(self.plan.extents[axis])
 
     def prepare_quotients(self, points: Sequence[Point]) -> bool:
         """Find the divisors that are the same in a whole pass; whether there are any."""
@@ -538,10 +550,8 @@ class Writer:
         axis, *rest = serial
         if not rest and self.axis not in self.plan.reduced:
             return self.blocked(stage, axis, state)
-        with self.carrying("k", ir.index(0), self.body.extent(self.plan.extents[axis]), state) as (
-            scope,
-            current,
-        ):
+        lo, length = self.range(axis)
+        with self.carrying("k", lo, _plus(lo, length), state) as (scope, current):
             with self.body.axis(axis, scope.index):
                 self.emit()
                 scope.next(*flat(self.nest(stage, rest, current)))
@@ -559,12 +569,13 @@ class Writer:
         vectors = len(state) * self.lanes if axis == self.axis else 1
         size = SUM_BLOCK * vectors
         sums = any(r.accumulator.blocked for r in stage.reductions)
+        lo, length = self.range(axis)
         if not sums or (isinstance(extent, int) and extent <= 2 * size):
-            return self.innermost(stage, axis, ir.index(0), self.body.extent(extent), state)
-        n = self.body.extent(extent)
+            return self.innermost(stage, axis, lo, length, state)
+        n = _plus(lo, length)
         lost = [self._lost(stage, part) for part in state]
         both = [[*part, *more] for part, more in zip(state, lost, strict=True)]
-        with self.carrying("block", ir.index(0), n, both, size) as (scope, current):
+        with self.carrying("block", lo, n, both, size) as (scope, current):
             length = self.b.let(ir.minimum(n - scope.index, size), "length")
             fresh = [self._fresh(stage, part) for part in current]
             found = self.innermost(stage, axis, scope.index, length, fresh)
@@ -612,7 +623,7 @@ class Writer:
                     return self.inside(stage, [list(carried)])[0]
 
             return vector_loop(self.b, lo, length, self.lanes, state, part)
-        with self.carrying("k", lo, lo + length, state) as (scope, current):
+        with self.carrying("k", lo, _plus(lo, length), state) as (scope, current):
             with self.body.axis(axis, scope.index):
                 scope.next(*flat(self.inside(stage, current)))
         return _like(scope.results, state)
@@ -643,6 +654,10 @@ class Writer:
 def flat(state: Sequence[Sequence[Expr]]) -> list[Expr]:
     """All carried values of all vectors in flight."""
     return [value for part in state for value in part]
+
+
+def _plus(lo: Expr, length: Expr) -> Expr:
+    return length if isinstance(lo, ir.Const) and lo.value == 0 else lo + length
 
 
 def _like(values: Sequence[Expr], state: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
