@@ -119,7 +119,7 @@ def tables() -> dict[str, Table]:
         "exp": Table(_exp_rest, lambda x: x**2 / mpmath.exp(x), -ln2, ln2,
                      {"single": 6, "wide": 8, "double": 13}, same),
         "expm1": Table(_exp_rest, lambda x: x**2 / abs(mpmath.expm1(x)) if x else mpf(0), -ln2 / 2, ln2 / 2,
-                       {"single": 6, "wide": 7, "double": 11}, same),
+                       {"single": 5, "wide": 7, "double": 11}, same),
         "log": Table(lambda s: (2 * mpmath.atanh(s) / s - 2) / s**2, lambda s: s**3 / mpmath.atanh(s) / 2,
                      tiny, slope, {"wide": 4, "double": 7}),
         "log_single": Table(_log_rest, lambda d: d**3 / mpmath.log1p(d) if d else mpf(0),

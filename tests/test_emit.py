@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import warnings
 
 import ml_dtypes
@@ -475,6 +476,28 @@ def test_gemm_tile_stays_in_registers():
         assert (
             "rsp" not in assembly.replace("push", "").split("retq")[0] or "(%rsp)" not in assembly
         )  # no spills
+
+
+@pytest.mark.parametrize("on", targets_here(), ids=lambda t: t.name)
+@pytest.mark.parametrize("op", ["min", "max"])
+def test_extremum_with_a_number(op, on):
+    """As NumPy's to the sign of zero, without a comparison for NaN."""
+    x = np.array([0, -0.0, 1, -1, 2, -2, np.nan, np.inf, -np.inf, 1e-40, -1e-40, 3], np.float32).repeat(4)
+    numpy_op, lanes = (np.minimum if op == "min" else np.maximum), on.lanes("f32")
+    for number, left in itertools.product((0.0, -0.0, 1.5, -1.0, np.inf, np.nan), (False, True)):
+
+        def make(given, number=number, left=left):
+            constant = const(number, given.type)
+            return ir.Binary(op, constant, given) if left else ir.Binary(op, given, constant)
+
+        out, c = apply(make, [x], ["f32"], "f32", lanes, on), np.full_like(x, number)
+        expected = numpy_op(c, x) if left else numpy_op(x, c)
+        np.testing.assert_array_equal(out, expected)
+        some = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(out[some]), np.signbit(expected[some]))
+        text = emit_module([map_kernel(make, ["f32"], "f32", lanes)], on)
+        if left and on.is_x86 and np.isfinite(number):
+            assert "fcmp uno" not in text and f"{op}ps" in codegen.assembly_text(text, on)
 
 
 def test_unrolled_register_tile_is_promoted():

@@ -10,8 +10,9 @@ from ingot.lowering.loop import Expr
 from ingot.lowering.loop_builder import Builder
 
 T = TypeVar("T")
-Part = Callable[[Expr, Expr | None, Sequence[Expr]], Sequence[Expr]]
-"""Writes one vector: (index of lane 0, mask or None, carried values) -> next carried values."""
+Part = Callable[..., Sequence[Expr]]
+"""Writes one vector: (index of lane 0, mask or None, carried values) -> next carried values; in a joined loop
+also with the number of lanes."""
 
 
 def fitting_lanes(lanes: int, extent: object) -> int:
@@ -28,7 +29,13 @@ def fitting_unroll(unroll: int, lanes: int, extent: object) -> int:
 
 
 def vector_loop(
-    b: Builder, lo: Expr, length: Expr, lanes: int, carry: Sequence[Sequence[Expr]], part: Part
+    b: Builder,
+    lo: Expr,
+    length: Expr,
+    lanes: int,
+    carry: Sequence[Sequence[Expr]],
+    part: Part,
+    joined: bool = False,
 ) -> list[list[Expr]]:
     """Cover [lo, lo + length) with vectors, one in flight for each entry of `carry`.
 
@@ -36,7 +43,8 @@ def vector_loop(
         for j in [whole, lo + length) by lanes:   part(j, masked)
 
     `carry[u]` are the values that the u-th vector of each round hands on; the tail continues with those of
-    the first. Returns the final ones.
+    the first. Returns the final ones. When they are `joined`, the vectors of a round, which carry nothing,
+    are one long vector: a short text, and code that works on all of them at a time.
     """
     block = len(carry) * lanes
     static = int(length.value) if isinstance(length, ir.Const) else None
@@ -44,7 +52,11 @@ def vector_loop(
     whole = b.let(hi - length % block if static is None else lo + static // block * block, "whole")
     state = [list(values) for values in carry]
     if static is None or static >= block:
-        state = _rounds(b, lo, whole, lanes, state, part)
+        if joined:
+            with b.loop("j", lo, whole, block) as rounds:
+                part(rounds.index, None, (), block)
+        else:
+            state = _rounds(b, lo, whole, lanes, state, part)
     rest = None if static is None else static % block
     if rest == 0:
         return state

@@ -365,12 +365,13 @@ class Writer:
         self.points = plan.points()
         self.written = {value for s in plan.stages for value, _, _ in s.stores}
         self.axis = vector_axis(plan)
+        self.joined = False
         self.lanes, self.unroll = self._width(target)
         self.body.register = target.lanes("f32")
         self.divides = not target.has_fma
 
     def _width(self, target: Target) -> tuple[int, int]:
-        """Lanes, and how many vectors of a map are in flight."""
+        """Lanes, and how many vectors of a map are in flight: those of a contiguous one are joined."""
         moving = [p for p in self.points if self.axis in p.axes and p.dtype != "index"]
         widest = max((4 if p.dtype in ir.NARROW_FLOATS else ir.BYTES[p.dtype] for p in moving), default=4)
         if any(r.accumulator.positions for s in self.plan.stages for r in s.reductions):
@@ -381,7 +382,23 @@ class Writer:
         if self.plan.reduced and self.axis not in self.plan.reduced:
             # vectors of several registers: each pass over the reduced axes then reads longer runs
             return lanes * unroll, 1
+        self.joined = not self.plan.reduced and self.is_contiguous()
+        if self.joined:
+            cost = self.cost(self.points)
+            unroll = 4 if target.bits < 512 or cost <= 8 or cost > 100 else 2
+            while unroll > 1 and isinstance(self.vector_extent, int) and unroll * lanes > self.vector_extent:
+                unroll //= 2
         return lanes, unroll
+
+    def is_contiguous(self) -> bool:
+        """Whether all that depends on the vector axis are runs of memory and what is computed from them."""
+        moving = [p for p in self.points if self.axis in p.axes]
+        return all(
+            not p.place.loaded and is_one(p.place.coefficient(self.axis or 0))
+            if isinstance(p, pt.Read)
+            else isinstance(p, pt.Apply) and p.dtype != "index"
+            for p in moving
+        )
 
     @property
     def vector_extent(self) -> Extent:
@@ -389,9 +406,13 @@ class Writer:
 
     def in_flight(self, points: Sequence[Point], lanes: int) -> int:
         """How many vectors a loop over `points` handles at once: fewer when each takes many registers."""
-        applied = [p for p in points if isinstance(p, pt.Apply) and self.axis in p.axes]
-        cost = sum(rules.costs.get(type(p.primitive), 1) for p in applied)
+        cost = self.cost(points)
         return fitting_unroll(4 if cost <= 8 else 2 if cost <= 24 else 1, lanes, self.vector_extent)
+
+    def cost(self, points: Sequence[Point]) -> int:
+        """Roughly the instructions for one vector."""
+        applied = [p for p in points if isinstance(p, pt.Apply) and self.axis in p.axes]
+        return sum(rules.costs.get(type(p.primitive), 1) for p in applied)
 
     def build(self) -> Built:
         kept = [a for a in self.plan.extents if a not in self.plan.reduced]
@@ -477,13 +498,15 @@ class Writer:
         assert self.axis is not None
         axis = self.axis
 
-        def part(base: Expr, mask: Expr | None, carried: Sequence[Expr]) -> Sequence[Expr]:
-            with self.body.lane_axis(axis, base, self.lanes, mask):
+        def part(
+            base: Expr, mask: Expr | None, carried: Sequence[Expr], lanes: int = self.lanes
+        ) -> Sequence[Expr]:
+            with self.body.lane_axis(axis, base, lanes, mask):
                 self.emit()
                 self.stages()
             return ()
 
-        vector_loop(self.b, lo, length, self.lanes, [()] * self.unroll, part)
+        vector_loop(self.b, lo, length, self.lanes, [()] * self.unroll, part, self.joined)
 
     def stages(self) -> None:
         later = set(self.written)

@@ -7,6 +7,7 @@ carried values become phi nodes, and an expression is evaluated where its statem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ingot.lowering import abi
@@ -431,6 +432,8 @@ class _Emitter:
         if left.type == ir.IDX and op in ("add", "sub", "mul") and _is_int(a) and _is_int(b):
             x, y = int(a), int(b)  # indices of unrolled loops
             return str(ir.wrap(x + y if op == "add" else x - y if op == "sub" else x * y, "index"))
+        if op in ("min", "max") and left.type.is_float:
+            return self.operations.float_extremum(op, a, b, left.type, _number(left), _number(right))
         divisor = int(right.value) if isinstance(right, ir.Const) and right.type.is_integer else None
         return self.operations.binary(op, a, b, left.type, divisor)
 
@@ -522,6 +525,11 @@ class _Emitter:
 
 def _lane_list(lanes: Sequence[int]) -> str:
     return f"<{len(lanes)} x i32> {vector_literal(list(lanes), 'i32')}"
+
+
+def _number(e: Expr) -> float | None:
+    """The value of a literal that is not NaN."""
+    return float(e.value) if isinstance(e, ir.Const) and not math.isnan(e.value) else None
 
 
 def _is_int(text: str) -> bool:

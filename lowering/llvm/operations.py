@@ -8,6 +8,8 @@ calls.
 
 from __future__ import annotations
 
+import math
+
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.llvm.writer import SCALARS, Writer, literal, llvm_type, narrow_bits, suffix
 from ingot.lowering.loop import BYTES, FLOATS, NARROW_FLOATS, SIGNED, Type, vector
@@ -86,15 +88,23 @@ class Operations:
             return self.w.op(f"{'and' if op == 'min' else 'or'} {llvm_type('i1', type.lanes)} {a}, {b}")
         return self.w.call(("s" if type.is_signed else "u") + op, SCALARS[type.dtype], type.lanes, a, b)
 
-    def float_extremum(self, op: str, a: str, b: str, type: Type) -> str:
-        """NaN if either is NaN. The x86 instruction returns its second operand when one is NaN, which leaves
-        only a NaN in the first to be put right."""
+    def float_extremum(
+        self, op: str, a: str, b: str, type: Type, left: float | None = None, right: float | None = None
+    ) -> str:
+        """NaN if either is NaN, `b` where they are equal; `left` and `right` are their values when they are
+        numbers. The x86 instruction returns its second operand when one is NaN, which leaves only a NaN in
+        the first to be put right: none in a number, which is therefore put first."""
         scalar, lanes = SCALARS[type.dtype], type.lanes
         if not self.target.is_x86:
             return self.w.call(op + "imum", scalar, lanes, a, b)
         t = llvm_type(scalar, lanes)
-        ordered = self.w.op(f"fcmp {'olt' if op == 'min' else 'ogt'} {t} {a}, {b}")
-        picked = self.select(ordered, a, b, type)
+        compare = f"fcmp {'olt' if op == 'min' else 'ogt'} {t}"
+        if left is not None:
+            return self.select(self.w.op(f"{compare} {a}, {b}"), a, b, type)
+        if right is not None and (right or math.copysign(1.0, right) > 0):
+            found = self.select(self.w.op(f"{compare} {b}, {a}"), b, a, type)
+            return found if right else self.w.op(f"fadd {t} {found}, {b}")  # -0 becomes 0
+        picked = self.select(self.w.op(f"{compare} {a}, {b}"), a, b, type)
         return self.select(self.w.op(f"fcmp uno {t} {a}, {a}"), a, picked, type)
 
     def shift(self, op: str, a: str, b: str, type: Type) -> str:

@@ -39,8 +39,8 @@ _EXP = {
 }
 # the same for |r| <= ln 2 / 2, weighted with the relative error of expm1
 _EXPM1 = {
-    "single": (0.5, 0.1666666716337204, 0.04166634380817413, 0.008333270438015461, 0.0013942045625299215,
-               0.00019915623124688864),
+    "single": (0.4999999701976776, 0.1666654348373413, 0.04166719689965248, 0.008366516791284084,
+               0.001388265867717564),
     "wide": hexes(
         "0x1.00000000176c1p-1 0x1.5555557379ddcp-3 0x1.555554f23b055p-5 0x1.1110b1ca6ff23p-7 "
         "0x1.6c1768dc4c9a0p-10 0x1.a170013f22848p-13 0x1.a001cf7a8aa52p-16"
@@ -83,13 +83,23 @@ def sigmoid(x: Expr, f: Format) -> Expr:
 
 
 def tanh(x: Expr, f: Format) -> Expr:
-    """With t = expm1(2|x|) and q = t / (t + 2): q itself, or t/2 - q t/2 while t is small, where rounding
-    t + 2 would show. The sign is put back, so that -0 keeps it."""
+    """With h = expm1(2|x|) / 2 and q = h / (h + 1): q itself, or h - h q while h is small, where rounding
+    h + 1 would show. The sign is put back, so that -0 keeps it."""
     size = at_most(magnitude_of(x, f), f.tanh_one)
-    t = expm1_scaled(size + size, f, 0)
-    q = t / (t + 2.0)
-    half = t * 0.5
-    return with_sign(select(compare("lt", t, 1.0), fma(-half, q, half), q), x, f)
+    h = _half_expm1(size + size, f)
+    q = h / (h + 1.0)
+    return with_sign(select(compare("lt", h, 0.5), fma(-h, q, h), q), x, f)
+
+
+def _half_expm1(x: Expr, f: Format) -> Expr:
+    """expm1(x) / 2 for tanh. As x is small, one fused step gives an r with all digits, and what its rounding
+    loses is below half a unit of h."""
+    if not f.fused:
+        return expm1_scaled(x, f, -1)
+    shifted = fma(x, 1.0 / math.log(2.0), 1.5 * 2.0**f.fraction + (f.bias - 1))
+    r = fma(shifted - (1.5 * 2.0**f.fraction + (f.bias - 1)), -math.log(2.0), x)
+    s = power_of_two(Bitcast(shifted, f.bits), f)
+    return fma(s, fma(r * r, polynomial(r, _EXPM1[f.name]), r), s - 0.5)
 
 
 def expm1(x: Expr, f: Format) -> Expr:
