@@ -75,7 +75,7 @@ def kernels(made: Executable | Program) -> list[str]:
 def nest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The packed nest wherever it is defined, or the one that is chosen."""
     if request.param == "gemm":
-        monkeypatch.setattr(dot, "suits_gemm", lambda plan, target, constant: plan.is_matrix_product)
+        monkeypatch.setattr(dot, "suits_panels", lambda plan, target, constant: plan.is_matrix_product)
     return str(request.param)
 
 
@@ -96,7 +96,7 @@ def test_sizes_and_layouts(nest: str, sides: str) -> None:
 def test_targets(on: Target, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every width of vectors, in each nest, with operands that lie either way."""
     for chosen in (True, False):
-        monkeypatch.setattr(dot, "suits_gemm", lambda plan, target, constant: chosen)  # noqa: B023
+        monkeypatch.setattr(dot, "suits_panels", lambda plan, target, constant: chosen)  # noqa: B023
         for fa in (lambda x: x, T):
             for fb in (lambda x: x, T):
                 a, b = fa(normal(19, 70, dtype=dtype)), fb(normal(70, 35, dtype=dtype))
@@ -314,5 +314,15 @@ def test_enough_pieces_for_many_threads() -> None:
     assert pieces(product, (512, 768), (768, 3072)) >= 32
     assert pieces(product, (256, 256), (256, 256)) >= 8
     assert pieces(product, (64, 64, 64), (64, 64, 64)) == 64
-    assert pieces(product, (1, 4096), (4096, 4096)) >= 8
     assert pieces(product, (4096, 4096), (4096, 1)) >= 16
+
+
+def test_parts_of_a_long_sum() -> None:
+    """A row times a large matrix: parts of k, as many as the shape asks for, added up by the kernel that does
+    what follows."""
+    x, w, bias = normal(2, 2050), normal(2050, 1030), normal(1030)
+    made = check(lambda x, w, b: x @ w + b, x, w, bias, k=2050)
+    assert kernels(made) == ["dot_parts", "dot_general_add"]
+    parts = made.program.kernels[made.program.steps[0].kernel]  # type: ignore[index]
+    assert isinstance(parts.parallel, int) and parts.parallel >= 8
+    check(lambda x, w, b: x @ w + b, normal(2, 1, 2050), normal(2, 2050, 1030), bias, k=2050)

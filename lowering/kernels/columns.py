@@ -248,9 +248,7 @@ class _Writer(rows.Writer):
     def got(self, at: Expr) -> list[Expr]:
         return [self.b.let(self.b.load(name, at, self.lanes), "old") for name in self.totals]
 
-    def chunk(
-        self, axis: int, first: Expr, last: Expr, scale: dict[str, tuple[Expr, ...]], at: Expr
-    ) -> None:
+    def chunk(self, axis: int, first: Expr, last: Expr, scale: dict[str, tuple[Expr, ...]], at: Expr) -> None:
         """A few rows of one vector of columns."""
         plain, moments = self.columns.plain, self.columns.moments
         stage = Stage([*plain.reductions, *(m.reduction for m in moments)])

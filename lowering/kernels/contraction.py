@@ -16,7 +16,8 @@ from ingot.tracer.primitives.contract import DotGeneral
 from ingot.tracer.record import record, replace
 
 BATCH, ROWS, COLUMNS, SUMMED = range(4)
-LEFT, RIGHT = -1, -2
+LEFT, RIGHT, PARTS = -1, -2, -3
+"""Numbers of buffers that other kernels write before: an operand laid out, or sums over parts of k."""
 
 
 @record(frozen=False)
@@ -30,14 +31,15 @@ class Plan:
     right: Point
     held: Point
     stores: list[tuple[int, Place, Point]]
-    in_panels: bool = False
-    """Whether blocks of the operands are packed."""
+    nest: str = "direct"
+    """How it runs: `direct`, `panels` or `thin`."""
     packed: frozenset[int] = frozenset()
-    """Which of LEFT and RIGHT, as numbers of buffers, another kernel has laid out before."""
+    """Which of LEFT, RIGHT and PARTS another kernel has written before."""
 
     def points(self) -> list[Point]:
         """What the kernel itself evaluates."""
-        sides = [p for side, p in ((LEFT, self.left), (RIGHT, self.right)) if side not in self.packed]
+        both = () if PARTS in self.packed else ((LEFT, self.left), (RIGHT, self.right))
+        sides = [p for side, p in both if side not in self.packed]
         return pt.reachable([*sides, self.held, *(p for _, _, p in self.stores)])
 
     @property

@@ -1,6 +1,7 @@
 """Contractions: which of the nests computes one.
 
-`gemm` packs blocks of large operands, `gemm_direct` reads small ones where they lie.
+`gemm` packs panels of large operands, `gemm_direct` reads small ones where they lie, `gemm_thin` multiplies
+few rows with a large matrix.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
 from ingot.lowering.groups import Built, Memory, Pack
-from ingot.lowering.kernels import gemm, gemm_direct, gemm_pack
+from ingot.lowering.kernels import gemm, gemm_direct, gemm_pack, gemm_thin
 from ingot.lowering.kernels.contraction import (
     COLUMNS,
     LEFT,
+    PARTS,
     RIGHT,
     ROWS,
     SUMMED,
@@ -36,43 +38,54 @@ FEW_ROWS = 6
 __all__ = ["build", "packs", "plan", "prepared", "simplified"]
 
 
+_NESTS = {"direct": gemm_direct, "panels": gemm, "thin": gemm_thin}
+
+
 def build(plan: Plan, name: str, target: Target, buffers: Memory) -> Built:
     """The kernel of a plan."""
-    nest = gemm if plan.in_panels else gemm_direct
-    return nest.build(plan, name, target, buffers)
+    return _NESTS[plan.nest].build(plan, name, target, buffers)
 
 
 def prepared(plan: Plan, target: Target, constants: frozenset[int]) -> Plan:
-    """The plan with its nest chosen, and the operands marked that kernels of their own lay out before: rows
-    that cannot be read where they lie, and columns of `constants`, for which once is enough."""
+    """The plan with its nest chosen, and marked what kernels of their own do before: lay out rows that cannot
+    be read where they lie, and columns of `constants`, for which once is enough; or add up parts of k."""
     reads = _reads(plan.right)
     constant = bool(reads) and constants.issuperset(reads)
-    if not suits_gemm(plan, target, constant):
-        return plan
-    packed = [side for side, wanted in ((LEFT, not plan.in_place), (RIGHT, constant)) if wanted]
-    return replace(plan, in_panels=True, packed=frozenset(packed))
+    if suits_panels(plan, target, constant):
+        packed = [side for side, wanted in ((LEFT, not plan.in_place), (RIGHT, constant)) if wanted]
+        return replace(plan, nest="panels", packed=frozenset(packed))
+    if gemm_thin.suits(plan):
+        parts = [PARTS] if gemm_thin.parts(plan) > 1 else []
+        return replace(plan, nest="thin", packed=frozenset(parts))
+    return plan
 
 
 def packs(plan: Plan, target: Target, dtype_of: Callable[[int], str]) -> list[Pack]:
-    """The kernels that lay out the packed operands, in the order in which the plan's kernel takes their
-    buffers. `dtype_of`: the dtype of a graph value."""
+    """The kernels that run before, in the order in which the plan's kernel takes their buffers. `dtype_of`:
+    the dtype of a graph value."""
+    makers = {
+        LEFT: ("pack_rows", gemm_pack.build_left, [plan.left]),
+        RIGHT: ("pack_columns", gemm_pack.build_right, [plan.right]),
+        PARTS: ("dot_parts", gemm_thin.build_parts, [plan.left, plan.right]),
+    }
     found = []
     for side in sorted(plan.packed):
-        right = side == RIGHT
-        reads = _reads(plan.right if right else plan.left)
-        memory = [(v, dtype_of(v), "read") for v in reads]
-        make, name = (gemm_pack.build_right, "pack_columns") if right else (gemm_pack.build_left, "pack_rows")
-        built, count = make(plan, name, target, [*memory, (side, plan.compute_dtype, "write")])
+        name, make, points = makers[side]
+        reads = _reads(*points)
+        memory = [*((v, dtype_of(v), "read") for v in reads)]
+        own = replace(plan, packed=frozenset())
+        access = "readwrite" if side == PARTS else "write"
+        built, count = make(own, name, target, [*memory, (side, plan.compute_dtype, access)])
         aval = Aval((count,), dtypes.by_short[plan.compute_dtype])
         found.append(Pack(side, built, tuple(reads), aval))
     return found
 
 
-def _reads(point: pt.Point) -> list[int]:
-    return sorted({p.value for p in pt.reachable([point]) if isinstance(p, pt.Read)})
+def _reads(*points: pt.Point) -> list[int]:
+    return sorted({p.value for p in pt.reachable(points) if isinstance(p, pt.Read)})
 
 
-def suits_gemm(plan: Plan, target: Target, constant: bool) -> bool:
+def suits_panels(plan: Plan, target: Target, constant: bool) -> bool:
     """Whether packing pays. Not where the tile reads contiguous columns from a near cache anyway, where a
     panel serves few rows, unless it is made once from a `constant`, or where lanes would stay empty."""
     if not plan.is_matrix_product:

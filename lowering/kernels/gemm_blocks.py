@@ -35,12 +35,16 @@ class Blocking:
 
 
 def tile_shape(target: Target, dtype: str, rows: Extent, columns: Extent) -> tuple[int, int, int]:
-    """Lanes, width and height of the register tile: 24 or 12 accumulators, few loads for each product."""
+    """Lanes, width and height of the register tile: about 24 or 12 accumulators, few loads for each
+    product."""
     lanes = target.lanes(dtype)
     many = target.registers >= 32
     width = min(4 if many else 2, max(-(-known(columns) // lanes), 1))
-    heights = {4: 6, 3: 8, 2: 12, 1: 16} if many else {2: 6, 1: 8}
-    return lanes, width, min(heights[width], max(known(rows), 1))
+    height = ({4: 6, 3: 8, 2: 12, 1: 16} if many else {2: 6, 1: 8})[width]
+    few = max(known(rows), 1)
+    if few <= 4 * height:  # a little less where then no rows are left over
+        height = next((h for h in range(min(height, few), height // 2, -1) if few % h == 0), min(height, few))
+    return lanes, width, height
 
 
 def blocking(plan: Plan, target: Target) -> Blocking:

@@ -34,7 +34,7 @@ _CHUNK = 96
 def build_right(plan: Plan, name: str, target: Target, buffers: Memory) -> tuple[Built, Extent]:
     """The kernel that writes all panels of `right` to its last buffer, and how many numbers these are."""
     blocks = blocking(plan, target)
-    body = _body(name, buffers)
+    body = body_of(name, buffers)
     columns, k = plan.extent(plan.last(COLUMNS)), plan.extent(plan.last(SUMMED))
     outer = outer_of(plan, plan.right)
     counts = [*(plan.extents[a] for a in outer), dims.ceil_div(columns, blocks.columns)]
@@ -55,7 +55,7 @@ def build_left(plan: Plan, name: str, target: Target, buffers: Memory) -> tuple[
     """The kernel that lays out `left` in its last buffer, and how many numbers these are."""
     blocks = blocking(plan, target)
     layout = left_layout(plan, blocks)
-    body = _body(name, buffers)
+    body = body_of(name, buffers)
     memory = body.buffers[buffers[-1][0]]
     rows = plan.extent(plan.last(ROWS))
     outer = outer_of(plan, plan.left)
@@ -73,7 +73,8 @@ def build_left(plan: Plan, name: str, target: Target, buffers: Memory) -> tuple[
     return Built(body.b.kernel(), tuple(body.params), pieces), layout.count(plan)
 
 
-def _body(name: str, buffers: Memory) -> Body:
+def body_of(name: str, buffers: Memory) -> Body:
+    """A kernel to be written, with these buffers."""
     b = Builder(name)
     names = {v: b.buffer("x" if access == "read" else "y", dtype, access) for v, dtype, access in buffers}
     return Body(b, names)
