@@ -33,7 +33,7 @@ from ingot.tracer.graph import Graph, Literal
 from ingot.tracer.primitives.elementwise import Div
 from ingot.tracer.record import field, record
 
-MAP_BLOCK = 16384
+MAP_BLOCK = 2048
 """Elements of a parallel piece of a one-dimensional map."""
 CACHE_WAYS = 8
 """Lines a power of two apart that the first cache keeps: how many columns a transposition reads at a time."""
