@@ -300,7 +300,7 @@ def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:
         lines=_lines(graph, part),
         nbytes=nbytes,
         flops=flops,
-        work=cost.work(elements, part.cost, contracted, avals, target),
+        work=cost.work(dims.maximum(elements, _updates(graph, part)), part.cost, contracted, avals, target),
         scratch=built.scratch,
         loop=built.kernel,
     )
@@ -337,6 +337,14 @@ def _dot_flops(graph: Graph, group: Group) -> Extent:
             summed = dims.product([shape[a] for a in node.primitive.contract[0]])
             total = total + dims.product(group.space) * summed * 2
     return total
+
+
+def _updates(graph: Graph, part: Scheduled) -> Extent:
+    """How many elements a scatter combines with its result."""
+    if part.group.kind != "scatter":
+        return 0
+    update = producers(graph)[part.group.roots[0]].operands[1]
+    return graph.aval_of(update).size
 
 
 def _lines(graph: Graph, part: Scheduled) -> tuple[str, ...]:

@@ -161,6 +161,20 @@ def test_scatter_in_half_precision(dtype: Dtype, mode: str) -> None:
     check(graph)
 
 
+@pytest.mark.parametrize("mode", ["add", "mul", "min", "max", "set"])
+@pytest.mark.parametrize("count", [5, 90])  # few updates, and so many that columns run in parallel
+def test_scatter_of_rows(mode: str, count: int) -> None:
+    """Along the first and the middle axis, with windows around a vector and a block."""
+    at = (ew.Remainder(), (2, Literal(5, I32)))
+    for width, dtype in ((1, F32), (3, F32), (17, dtypes.int8), (127, F32), (129, dtypes.int8), (B, F32)):
+        x, updates = Aval((5, width), dtype), Aval((count, width), dtype)
+        scatter = (ix.Scatter(mode, (0,), 0), (0, 1, 3))
+        check(graph_of([x, updates, Aval((count,), I32)], [at, scatter]), {"B": 140}, {"B": 0})
+    x, updates = Aval((2, 5, 130), F32), Aval((2, count, 130), F32)
+    scatter = (ix.Scatter(mode, (1,), 1), (0, 1, 3))
+    check(graph_of([x, updates, Aval((count,), I32)], [at, scatter]))
+
+
 def test_narrow_stores_of_one_lane() -> None:
     """A row of 17 leaves one lane, which LLVM 22 stores as wide as it was before it was truncated."""
     for dtype in (dtypes.int8, dtypes.int16, I32):

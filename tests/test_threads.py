@@ -257,6 +257,7 @@ def graphs():
     yield "batched", lambda x, y: x @ y, [normal(9, 40, 50), normal(9, 50, 60)]
     yield "gather", lambda x, i: mx.take(x, i, axis=0) * 2, [normal(1000, 16), indices]
     yield "scatter", lambda x, i, u: x.at[i].add(u), [normal(1000), indices, normal(40_000)]
+    yield "scatter of rows", lambda x, i, u: x.at[i].add(u), [normal(1000, 200), indices, normal(40_000, 200)]
 
 
 def test_same_bits_with_any_number_of_threads():
