@@ -16,12 +16,16 @@ from ingot.tracer.array import Value, array, leaf, wrap
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.dims_binding import bind_shapes
-from ingot.tracer.evaluate import Executable, evaluator
+from ingot.tracer.evaluate import Call, Dispatched, Executable, evaluator
 from ingot.tracer.graph import Graph, Literal, Node
+from ingot.tracer.state import state
 from ingot.tracer.trace import inline
-from ingot.tracer.tree import Tree
+from ingot.tracer.tree import LEAF, Tree
 
 _PLANS = 1024
+_OFFERS = 100
+"""Calls of a trace that the runtime may leave to Python before it is no longer asked."""
+_ALWAYS = [True]
 
 
 def import_function(
@@ -61,7 +65,7 @@ def import_function(
     return imported, "" if metadata is None else metadata
 
 
-class ImportedFunction:
+class ImportedFunction(Dispatched):
     """A function from a file. Calls return tuples of arrays; see `import_function`."""
 
     def __init__(self, function: Function, source: str, examples: Sequence[Example] = ()) -> None:
@@ -82,8 +86,24 @@ class ImportedFunction:
         if len(values) == len(args) and not kwargs:
             plan = self._plans.get(tuple([v.aval for v in values]))
             if plan is not None:
-                return plan(values)
+                results = plan(values)
+                self._offer(plan.ready, args, kwargs, args, values)
+                return results
         return self._call(args, kwargs)
+
+    def _offer(
+        self, ready: _Ready, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], values: Any
+    ) -> None:
+        """Let the runtime answer calls like this one, if they run compiled."""
+        if not ready.offers or ready.executable is None or state.depth:
+            return
+        if any([type(v) is Literal or v.trace or v.storage is None for v in values]):
+            return
+        n = len(ready.graph.outputs)
+        out_tree = Tree("tuple", (LEAF,) * n)
+        call = Call(args, kwargs, leaves, values, ready.executable, out_tree, [None] * n, _ALWAYS, False)
+        if not evaluator().dispatch(self, call):
+            ready.offers -= 1
 
     def check(self, example: Example) -> list[float]:
         """How far each output of this function is from that of one of its `examples`.
@@ -111,7 +131,12 @@ class ImportedFunction:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[avals] = plan
-        return plan([a._value for a in arrays])
+        values = [a._value for a in arrays]
+        results = plan(values)
+        if plan.ready.offers:
+            leaves = signature.leaves(*signature.call_form(args, kwargs))
+            self._offer(plan.ready, args, kwargs, leaves, values)
+        return results
 
     def _match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, list[array], _Plan]:
         leaves, structure = signature.flatten(*signature.call_form(args, kwargs), "import_function")
@@ -176,11 +201,12 @@ def _as_expected(
 class _Ready:
     """A graph and, after its first run, its executable: one for all sizes of its dims."""
 
-    __slots__ = ("graph", "executable")
+    __slots__ = ("graph", "executable", "offers")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.executable: Executable | None = None
+        self.offers = _OFFERS
 
 
 class _Plan:

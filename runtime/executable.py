@@ -102,6 +102,7 @@ class Code:
     prepare: Any
     once: Any
     entry: Any
+    entry_address: int
     kernels: Any
 
 
@@ -112,8 +113,8 @@ def load(program: Program, target: Target) -> Code:
     pointers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
     prepare = _PREPARE(main.address("prepare"))
     once = _ONCE(main.address("once")) if program.once else None
-    entry = _ENTRY(main.address("entry"))
-    return Code((*images, main), prepare, once, entry, pointers)
+    address = main.address("entry")
+    return Code((*images, main), prepare, once, _ENTRY(address), address, pointers)
 
 
 _pointer = ctypes.c_void_p
@@ -270,6 +271,17 @@ def _view(pointer: int, aval: Aval, env: Mapping[str, int]) -> np.ndarray:
     return np.ctypeslib.as_array(memory)[: count * dtype.itemsize].view(dtype).reshape(shape)
 
 
+@record
+class Ready:
+    """A layout, a frame for it with its workspace, if there is one, and whether that depends on the number of
+    threads."""
+
+    layout: _Layout
+    frame: _Frame
+    workspace: np.ndarray | None
+    parallel: bool
+
+
 class Executable:
     """A program with its constants, callable on values. Thread-safe."""
 
@@ -311,6 +323,29 @@ class Executable:
             self._host_graphs = [(g, (*g.inputs, *g.output_avals)) for g in graphs]
         return self._host_graphs
 
+    @property
+    def needs_python(self) -> bool:
+        """Whether it calls back, or may run for a time that depends on the data."""
+        return bool(self.program.hosts) or self._loops
+
+    def ready(self, views: Sequence[np.ndarray]) -> Ready | None:
+        """What calls on inputs like these need, for a caller of one's own; None for now when such a call is
+        to be watched, since it may take long, or when it is not known how many threads it will have."""
+        layout = self._layout(views)
+        parallel = self._parallel and layout.work >= threads.LEAST
+        team = threads.team(layout.work) if parallel else threads.ALONE
+        if layout.long or (parallel and not threads.settled()):
+            return None
+        frame = _Frame(self)
+        return Ready(layout, frame, self._give(frame, layout, team), parallel)
+
+    def seconds(self, layout: _Layout) -> float:
+        """About how long a call takes."""
+        work = 0
+        for k in self.program.kernels:
+            work += dims.evaluate(k.nbytes, layout.env) + dims.evaluate(k.flops, layout.env)
+        return work * 1e-10
+
     def __call__(self, operands: Sequence[Value]) -> list[Value]:
         """Run on evaluated operands.
 
@@ -331,17 +366,8 @@ class Executable:
             frame = _Frame(self)
         frame.inputs[: len(inputs)] = [_address(v) for v in inputs]
         frame.outputs[: len(outputs)] = [_address(v) for v in outputs]
-        frame.context.dims = ctypes.addressof(layout.dims)
         team = threads.team(layout.work) if self._parallel else threads.ALONE
-        if team is not frame.team:
-            frame.join(team)
-        workspace = None
-        if layout.workspace or layout.scratch:  # one block: the workspace, then the scratch of each thread
-            workspace = pool.empty((layout.workspace + layout.scratch * team.threads,), _BYTES)
-            frame.context.workspace = _address(workspace)
-            frame.context.scratch = frame.context.workspace + layout.workspace
-            frame.context.scratch_bytes = layout.scratch
-        frame.env = layout.env
+        workspace = self._give(frame, layout, team)
         if layout.long:
             code = self._run_watched(frame, layout)
         else:
@@ -349,7 +375,24 @@ class Executable:
         if code:
             self._fail(code, frame)
         self._frames.append(frame)
+        del workspace
         return [_result(view, aval) for view, aval in zip(outputs, layout.outputs, strict=True)]
+
+    def _give(self, frame: _Frame, layout: _Layout, team: threads.Team) -> np.ndarray | None:
+        """Let a frame's context have what a layout says, and the team's threads. Returns the workspace, which
+        must live as long."""
+        frame.env = layout.env
+        frame.context.dims = ctypes.addressof(layout.dims)
+        if team is not frame.team:
+            frame.join(team)
+        if not layout.workspace and not layout.scratch:
+            return None
+        # one block: the workspace, then the scratch of each thread
+        workspace = pool.empty((layout.workspace + layout.scratch * team.threads,), _BYTES)
+        frame.context.workspace = _address(workspace)
+        frame.context.scratch = frame.context.workspace + layout.workspace
+        frame.context.scratch_bytes = layout.scratch
+        return workspace
 
     def _run(self, frame: _Frame) -> int:
         return self.code.entry(frame.address, ctypes.addressof(frame.inputs), ctypes.addressof(frame.outputs))

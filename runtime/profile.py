@@ -15,7 +15,7 @@ class Counters:
     """Counts since the start of the process. `kernels_compiled` and `drivers_compiled` went through LLVM;
     `images_loaded` were mapped into memory, from LLVM or from the cache; `programs_built` were lowered,
     `programs_cached` were found on disk; `executables_reused` were found in memory; `natives_compiled` are
-    parts of the runtime itself that went through LLVM: the thread pool."""
+    parts of the runtime itself that went through LLVM: thread pool, dispatch."""
 
     kernels_compiled: int = 0
     drivers_compiled: int = 0

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from ingot.tracer import config
 
 MOST = 256
 """Threads."""
+LEAST = 6_000_000
+"""Picoseconds of work that two threads may share: twice the GRAIN of the pool."""
 FORKED = 20
 """The code of a kernel that finds itself in a child forked while it ran, by the handler of a signal."""
 _NATIVE = "threads_native"
@@ -46,6 +49,9 @@ class Team(NamedTuple):
 
 
 ALONE = Team(0, 0, 1)
+
+when_set: list[Callable[[], None]] = []
+"""Called when the number of threads has been set."""
 
 _lock = threading.Lock()
 _team: Team | None = None
@@ -88,6 +94,13 @@ def set_num_threads(n: int) -> None:
         _team = None
         if _pool is not None:
             _pool.resize(n)
+    for told in when_set:
+        told()
+
+
+def settled() -> bool:
+    """Whether `team` gives all calls the same answer until the number of threads is set again."""
+    return _team is not None
 
 
 def team(work: int) -> Team:

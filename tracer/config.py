@@ -21,6 +21,12 @@ VARIABLES: dict[str, Variable] = {
         "how lazy graphs outside `compile` run: on the NumPy interpreter or compiled",
         ("interpret", "compile"),
     ),
+    "INGOT_DISPATCH": Variable(
+        "auto",
+        "how calls of compiled functions reach their code: by native code when there have been enough of "
+        "them to pay for its start, by native code from the second call on, or by Python",
+        ("auto", "native", "python"),
+    ),
     "INGOT_CACHE_DIR": Variable("", "folder of the kernel cache; empty: ~/.cache/ingot, `off`: none on disk"),
     "INGOT_CACHE_SIZE": Variable("268435456", "bound of the kernel cache on disk, in bytes"),
     "INGOT_PRINT_AFTER": Variable("", "print the IR after these passes (comma separated, or `all`)"),

@@ -88,10 +88,11 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _threads(info: dict[str, Any]) -> str:
-    """`2 threads (pool: native)`."""
+def _runtime(info: dict[str, Any]) -> str:
+    """`2 threads (pool: native), dispatch: native`."""
     count = _count(info["threads"], "thread")
-    return count if info["pool"] == "none" else f"{count} (pool: {info['pool']})"
+    pool = "" if info["pool"] == "none" else f" (pool: {info['pool']})"
+    return f"{count}{pool}, dispatch: {info['dispatch']}"
 
 
 def _text(kernel: KernelCode, options: argparse.Namespace) -> str:
@@ -108,7 +109,7 @@ def _text(kernel: KernelCode, options: argparse.Namespace) -> str:
 def show(data: dict[str, Any]) -> str:
     parts = []
     for program in data["programs"]:
-        head = f"program {program['name']} for {data['target']}, {_threads(data['runtime'])}"
+        head = f"program {program['name']} for {data['target']}, {_runtime(data['runtime'])}"
         parts.append(f"{head}\n\n{summary(program['kernels'])}")
         for row in program["kernels"]:
             if row["kind"] == "native":

@@ -95,8 +95,8 @@ class _Function:
     def text(self) -> str:
         arguments = []
         for argument, kind in zip(self.node.args.args, self.signature.arguments, strict=True):
-            arguments.append(f"{llvm(kind)} %{argument.arg}")
-            self.assign_name(argument.arg, _Value(f"%{argument.arg}", kind), self.node)
+            arguments.append(f"{llvm(kind)} %given.{argument.arg}")  # apart from the names of blocks
+            self.assign_name(argument.arg, _Value(f"%given.{argument.arg}", kind), self.node)
         self.block(self.node.body)
         if self.open:
             if self.signature.result is not None:
