@@ -165,10 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             run.imports()
         if every or arguments.latency:
             run.latencies(latency)
-    except KeyboardInterrupt:
+    except BaseException as error:
         run.record["interrupted"] = True
-    progress("")
-    _write(arguments, run.record)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+    finally:
+        progress("")
+        _write(arguments, run.record)  # also what was measured before an error
     if run.record.get("interrupted"):
         return INTERRUPTED
     return 0 if run.is_good else 1

@@ -131,31 +131,31 @@ def measure_latencies(
         if latency.peer == "ingot":
             latency.targets = LATENCY_TARGETS.get(latency.row, {})
     inputs = {row.name: row.make_inputs() for row in rows}
-    with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
+    for name, arrays in inputs.items():
         # a checkout may have no bytecode yet, whereas peers were installed with theirs
-        for name, arrays in inputs.items():
-            _attempt(Latency("ingot", name), arrays, options, Path(folder))
+        _attempt(Latency("ingot", name), arrays, options)
     for number in range(min(ROUNDS, options.rounds)):
         for latency in latencies:
             if not latency.status:
                 progress(f"first result of {latency.row}: {latency.peer}, round {number + 1}")
-                with tempfile.TemporaryDirectory(prefix="ingot-bench-") as folder:
-                    _attempt(latency, inputs[latency.row], options, Path(folder))
+                _attempt(latency, inputs[latency.row], options)
     return latencies
 
 
-def _attempt(latency: Latency, inputs: Sequence[np.ndarray], options: Options, folder: Path) -> None:
-    paths, other = save(inputs, folder), folder / "other"
-    other.mkdir()
-    try:
-        fresh, _ = _first_result(latency, options, folder, paths, disk_cache=False)
-        if PEERS[latency.peer].disk_cache:
-            _first_result(latency, options, folder, paths, disk_cache=True)
-        warm, process = _first_result(latency, options, folder, paths, disk_cache=True)
-        cold, _ = _first_result(latency, options, other, paths, disk_cache=False, before=ROWS[BEFORE])
-    except WorkerFailure as failure:
-        latency.status, latency.problem = failure.kind, str(failure)
-        return
+def _attempt(latency: Latency, inputs: Sequence[np.ndarray], options: Options) -> None:
+    with tempfile.TemporaryDirectory(prefix="ingot-bench-") as name:
+        folder, other = Path(name), Path(name) / "other"
+        other.mkdir()
+        paths = save(inputs, folder)
+        try:
+            fresh, _ = _first_result(latency, options, folder, paths, disk_cache=False)
+            if PEERS[latency.peer].disk_cache:
+                _first_result(latency, options, folder, paths, disk_cache=True)
+            warm, process = _first_result(latency, options, folder, paths, disk_cache=True)
+            cold, _ = _first_result(latency, options, other, paths, disk_cache=False, before=ROWS[BEFORE])
+        except WorkerFailure as failure:
+            latency.status, latency.problem = failure.kind, str(failure)
+            return
     latency.fresh.append(fresh)
     latency.cold.append(cold)
     latency.warm.append(warm)

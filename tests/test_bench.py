@@ -189,16 +189,22 @@ def test_limits_grow_with_the_work():
     assert 0 < only_read["bytes"] < 1 and only_read["flops"] == 0
 
 
-def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_run_keeps_what_it_has(error, tmp_path, monkeypatch, capsys):
     class Interrupted(Session):
         def run(self, row, ours=("ingot",)):
             if row.name == "W1b":
-                raise KeyboardInterrupt
+                raise error
             return super().run(row, ours)
 
     monkeypatch.setattr(__main__, "Session", Interrupted)
     path = tmp_path / "bench.json"
-    assert main([*FAST, "--only", "W1,W1b,W2c", "--json", str(path)]) == INTERRUPTED
+    arguments = [*FAST, "--only", "W1,W1b,W2c", "--json", str(path)]
+    if error is KeyboardInterrupt:
+        assert main(arguments) == INTERRUPTED
+    else:
+        with pytest.raises(RuntimeError):
+            main(arguments)
     record = json.loads(path.read_text())
     assert [row["name"] for row in record["rows"]] == ["W1"] and record["interrupted"]
     assert "interrupted" in capsys.readouterr().out and "interrupted" in page.html(record)
@@ -206,10 +212,11 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch, capsys):
 
 def test_latency_in_fresh_processes(tmp_path, capsys):
     path = tmp_path / "latency.json"
-    assert main(["--latency", "W2c", *FAST, "--json", str(path)]) == 0
+    assert main(["--latency", "W2c,W1", *FAST, "--json", str(path)]) == 0
     assert "cold" in capsys.readouterr().out
     record = json.loads(path.read_text())
-    ours, numpy = record["latency"]
+    ours, numpy, *small = record["latency"]
+    assert [entry["row"] for entry in small] == ["W1", "W1"] and not any(e["status"] for e in small)
     assert ours["peer"] == "ingot" and numpy["peer"] == "numpy" and "rows" not in record
     assert len(ours["fresh"]) == len(ours["cold"]) == len(ours["warm"]) == 1
     assert ours["process"][0] > ours["warm"][0]
