@@ -15,10 +15,11 @@ from ingot.lowering.pull import producers
 from ingot.lowering.schedule import Scheduled, nodes_of
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
-from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.dims import Dim, Extent, Guard
 from ingot.tracer.graph import Graph, Literal, Node, Operand
 from ingot.tracer.primitives.control import Cond, WhileLoop
 from ingot.tracer.primitives.elementwise import Identity
+from ingot.tracer.primitives.reduce import ArgReduce
 from ingot.tracer.text import print_graph
 from ingot.tracer.trace import match_dims
 
@@ -43,7 +44,7 @@ def assemble(graph: Graph, parts: Parts, target: Target, simplify: Simplify, sch
         name=graph.name,
         target_key=target.key,
         symbols=graph.dims,
-        guards=graph.guards,
+        guards=tuple(dict.fromkeys((*graph.guards, *made.guards))),
         inputs=graph.inputs,
         constants=tuple(c.aval for c in graph.constants),
         kept=tuple(made.kept),
@@ -74,6 +75,7 @@ class _Assembler:
         self.hosts: list[HostCall] = []
         self.steps: list[tuple[str, int | None, int | None, tuple[int, ...]]] = []
         self.extents: dict[int, Dim] = {}
+        self.guards: list[Guard] = []
         self.once: list[tuple[str, int | None, int | None, tuple[int, ...]]] = []
         self.kept: list[Aval] = []
         self.packed: dict[tuple[str, tuple[int, ...]], int] = {}
@@ -98,6 +100,7 @@ class _Assembler:
     def run(self, graph: Graph, parts: Parts, names: dict[int, int]) -> None:
         """Append the steps of a graph."""
         _collect_extents(graph, self.extents)
+        self.guards += _positions_exist(graph)
 
         def named(values: Sequence[int]) -> tuple[int, ...]:
             return tuple(
@@ -275,6 +278,16 @@ def _collect_extents(graph: Graph, found: dict[int, Dim]) -> None:
         visit((*aval.shape, aval.size))
     for node in graph.nodes:
         visit(tuple(node.primitive.params().values()))
+
+
+def _positions_exist(graph: Graph) -> list[Guard]:
+    """Nothing has no largest element: the extents along which positions are looked for, that may be 0."""
+    extents = [
+        graph.aval_of(node.operands[0]).shape[node.primitive.axis]
+        for node in graph.nodes
+        if isinstance(node.primitive, ArgReduce)
+    ]
+    return [Guard("ge", n, 1) for n in extents if isinstance(n, Dim) and not dims.decide("ge", n, 1)]
 
 
 def _kernel_code(graph: Graph, part: Scheduled, target: Target) -> KernelCode:

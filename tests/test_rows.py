@@ -257,6 +257,22 @@ def test_reduced_axes_of_extent_one(extent: int) -> None:
     np.testing.assert_array_equal(call(made(softmax, avals), x)[0], np.ones((extent, 1), np.float32))
 
 
+@pytest.mark.parametrize("find", [mx.argmax, mx.argmin])
+def test_positions_in_nothing_are_an_error(find: Callable) -> None:
+    """As in NumPy: a row without elements has no largest one, also when there are no rows."""
+    along = made(lambda x: find(x, axis=-1), [MATRIX])
+    assert call(along, np.zeros((0, 5), np.float32))[0].shape == (0,)
+    flat = made(lambda x: find(x), [MATRIX])
+    looped = made(lambda x: mx.fori_loop(0, 2, lambda i, a: a + find(a), x), [VECTOR])
+    for program, shape in ((along, (5, 0)), (along, (0, 0)), (flat, (0, 5)), (flat, (5, 0)), (looped, (0,))):
+        with pytest.raises(ValueError, match=">= 1 does not hold"):
+            call(program, np.zeros(shape, np.float32))
+    compiled = mx.compile(lambda x: find(x, axis=-1), shapeless=True)
+    assert compiled(mx.array([[1.0, 2.0]])).shape == (1,)
+    with pytest.raises(ValueError):
+        compiled(mx.zeros((3, 0)))
+
+
 # -- quotients ----------------------------------------------------------------------------------------
 
 
