@@ -29,8 +29,9 @@ from primitive_samples import AUTO, SAMPLES, Case  # noqa: E402
 TOLERANCES = {"f64": 1e-10, "f32": 3e-6, "f16": 2e-3, "bf16": 1.6e-2, "c64": 1e-5}
 RULES = ("infer", "evaluate", "vjp", "jvp", "vmap")
 HOST = {
-    "cholesky", "complement", "eig", "eigh", "eigvals", "eigvalsh", "fft", "inverse", "inverse_real_fft",
-    "lu", "qr", "real_fft", "singular_values", "solve", "svd",
+    "argsort", "cholesky", "complement", "cum_max", "cum_min", "cum_prod", "cum_sum", "eig", "eigh",
+    "eigvals", "eigvalsh", "fft", "inverse", "inverse_real_fft", "log_cumsumexp", "lu", "qr", "real_fft",
+    "searchsorted", "singular_values", "solve", "sort", "svd",
 }  # fmt: skip
 """Primitives without native code: programs call the interpreter for them, and `ingot kernels` says so."""
 

@@ -3,6 +3,7 @@
 from ingot.tracer.primitives import (
     contract,
     control,
+    cumulative,
     custom,
     elementwise,
     fft,
@@ -12,9 +13,10 @@ from ingot.tracer.primitives import (
     reduce,
     scan,
     shape,
+    sort,
 )
 
 __all__ = [
-    "contract", "control", "custom", "elementwise", "fft", "index", "linalg", "random_bits", "reduce", "scan",
-    "shape",
+    "contract", "control", "cumulative", "custom", "elementwise", "fft", "index", "linalg", "random_bits",
+    "reduce", "scan", "shape", "sort",
 ]  # fmt: skip

@@ -1,0 +1,152 @@
+"""Functions of `mlx.core` on the same arguments here and there: values, shapes, dtypes and kinds of errors.
+
+`M` stands for the module. Arrays are random in shape and dtype, and hold what is hard: nothing, one element,
+NaN, infinities, negative zeros, the limits of integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import ingot as mx
+
+mlx = pytest.importorskip("mlx.core")
+
+pytestmark = pytest.mark.peers
+
+Call = Callable[..., Any]
+RTOL = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 2e-5, "complex64": 2e-5, "float64": 1e-6}
+
+
+def both(x: Any) -> tuple[Any, Any]:
+    """An array for each side."""
+    name = "bfloat16" if x.dtype == ml_dtypes.bfloat16 else x.dtype.name
+    name = "bool_" if name == "bool" else name
+    there = mlx.array(x.astype(np.float32) if name == "bfloat16" else x, getattr(mlx, name))
+    return mx.array(x, getattr(mx, name)), there
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    if str(x.dtype).endswith("bfloat16"):
+        x = x.astype(mx.float32 if isinstance(x, mx.array) else mlx.float32)
+    return np.array(x)
+
+
+def same(got: Any, want: Any, what: str) -> None:
+    if isinstance(want, list | tuple):
+        assert len(got) == len(want), what
+        for g, w in zip(got, want, strict=True):
+            same(g, w, what)
+    elif isinstance(want, mlx.array):
+        assert str(want.dtype) == f"mlx.core.{got.dtype.name}", f"{what}: {got.dtype} is not {want.dtype}"
+        assert tuple(got.shape) == tuple(want.shape), f"{what}: {got.shape} is not {want.shape}"
+        rtol = RTOL.get(got.dtype.name, 0)
+        a, b = to_numpy(got), to_numpy(want)
+        if rtol:
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol, err_msg=what)
+        else:
+            assert np.array_equal(a, b), f"{what}: {a} is not {b}"
+    else:
+        assert got == want, f"{what}: {got} is not {want}"
+
+
+def compare(fn: Call, *xs: np.ndarray, what: str = "") -> None:
+    """The same result, or an error on both sides."""
+    pairs = [both(x) for x in xs]
+    try:
+        want = fn(mlx, *[p[1] for p in pairs])
+        mlx.eval(want)
+    except (ValueError, IndexError, RuntimeError, TypeError) as error:
+        with pytest.raises((ValueError, IndexError, RuntimeError, TypeError)) as found:
+            mx.eval(fn(mx, *[p[0] for p in pairs]))
+        if isinstance(error, IndexError):
+            assert isinstance(found.value, IndexError), f"{what}: {found.value!r} is not like {error!r}"
+        return
+    got = fn(mx, *[p[0] for p in pairs])
+    mx.eval(got)
+    same(got, want, f"{what} of {[(x.shape, x.dtype.name) for x in xs]}")
+
+
+DTYPES = [np.bool_, np.int8, np.uint8, np.int32, np.uint64, np.float16, ml_dtypes.bfloat16, np.float32]
+
+
+def arrays(seed: int, rank: int | None = None, kinds: str = "buifV") -> Iterator[np.ndarray]:
+    """Arrays of all dtypes with random shapes, then special ones."""
+    random = np.random.default_rng(seed)
+    for dtype in DTYPES:
+        if np.dtype(dtype).kind not in kinds:
+            continue
+        for _ in range(3):
+            n = int(random.integers(1, 4)) if rank is None else rank
+            shape = tuple(int(s) for s in random.integers(1, 6, n))
+            yield random.integers(-20 if np.dtype(dtype).kind in "ifV" else 0, 21, shape).astype(dtype)
+    if "f" in kinds and rank in (None, 1):
+        yield np.array([1, np.nan, -0.0, 0.0, np.inf, -np.inf, 2, np.nan], np.float32)
+    if "i" in kinds and rank in (None, 1):
+        yield np.array([127, -128, 1, 0, -1], np.int8)
+    shape = (2,) * ((rank or 2) - 1)
+    yield np.zeros((*shape, 0), np.float32)
+    yield np.zeros((*shape, 1), np.float32)
+
+
+ALONG: dict[str, Call] = {
+    "sort": lambda M, x, axis: M.sort(x, axis),
+    "argsort": lambda M, x, axis: M.argsort(x, axis),
+    "cumsum": lambda M, x, axis: M.cumsum(x, axis),
+    "cumsum reverse exclusive": lambda M, x, axis: M.cumsum(x, axis, reverse=True, inclusive=False),
+    "cumsum float": lambda M, x, axis: M.cumsum(x, axis, dtype=M.float32),
+    "cumprod": lambda M, x, axis: M.cumprod(M.sign(x) if x.dtype != M.bool_ else x, axis),
+    "cumprod exclusive": lambda M, x, axis: M.cumprod(x.astype(M.float32) / 16, axis, inclusive=False),
+    "cummax": lambda M, x, axis: M.cummax(x, axis, reverse=True),
+    "cummax exclusive": lambda M, x, axis: M.cummax(x, axis, inclusive=False),
+    "cummin": lambda M, x, axis: M.cummin(x, axis),
+    "cummin exclusive": lambda M, x, axis: M.cummin(x, axis, reverse=True, inclusive=False),
+    "logcumsumexp": lambda M, x, axis: M.logcumsumexp(x.astype(M.float32), axis),
+    "logcumsumexp exclusive": lambda M, x, axis: M.logcumsumexp(x.astype(M.float32), axis, inclusive=False),
+    "median": lambda M, x, axis: M.median(x, axis),
+    "diff": lambda M, x, axis: M.diff(x, 1, -1 if axis is None else axis),
+}
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_along_axes(name: str) -> None:
+    for i, x in enumerate(arrays(len(name))):
+        for axis in (None, -1, 0, x.ndim):
+            if "median" in name and (x.dtype == np.bool_ or np.isnan(x.astype(np.float32)).any()):
+                continue
+            compare(lambda M, x, a=axis: ALONG[name](M, x, a), x, what=f"{name} #{i} along {axis}")
+
+
+def test_order_statistics() -> None:
+    for x in arrays(40, rank=2, kinds="uif"):
+        n = x.shape[-1]
+        for k in {0, 1, n - 1, n, -1, n + 1}:
+            compare(lambda M, x, k=k: M.sort(M.topk(x, k)), x, what=f"topk {k}")
+            compare(lambda M, x, k=k: M.partition(x, k)[..., k], x, what=f"partition {k}")
+            compare(
+                lambda M, x, k=k: M.take_along_axis(x, M.argpartition(x, k), -1)[..., k],
+                x,
+                what=f"argpartition {k}",
+            )
+        for order in (0, 2, 9, -1):
+            compare(lambda M, x, n=order: M.diff(x, n), x, what=f"diff {order}")
+        for axes in ((0, 1), [1], -2):
+            compare(lambda M, x, a=axes: M.median(x, a, keepdims=True), x, what=f"median {axes}")
+
+
+def test_searchsorted_and_unique() -> None:
+    for x in arrays(50, rank=1):
+        if np.isnan(x.astype(np.float32)).any():
+            continue
+        for side in ("left", "right", "up"):
+            compare(lambda M, x, s=side: M.searchsorted(M.sort(x), x[:2], s), x, what=side)
+        for size in (1, 3, x.size, x.size + 2):
+            compare(lambda M, x, n=size: M.unique(x, n, True, True, True), x, what=f"unique {size}")
+            compare(lambda M, x, n=size: M.unique(x, n, fill_value=1), x, what=f"unique {size} filled")
+    for x in arrays(51, rank=2, kinds="if"):
+        compare(lambda M, x: M.unique(x, 4, return_inverse=True), x, what="unique of a matrix")
