@@ -150,3 +150,108 @@ def test_searchsorted_and_unique() -> None:
             compare(lambda M, x, n=size: M.unique(x, n, fill_value=1), x, what=f"unique {size} filled")
     for x in arrays(51, rank=2, kinds="if"):
         compare(lambda M, x: M.unique(x, 4, return_inverse=True), x, what="unique of a matrix")
+
+
+# -- products ------------------------------------------------------------------------------------------------
+
+EINSUMS = [
+    "ij,jk->ik", "ij,jk", "ij,kj->ik", "ii->i", "ii", "ij->", "ij->ji", "i,i->i", "i,j->ij", "...j->...", ",->",
+    "...ij,...jk->...ik", "ij...,jk...->ik...", "abc,abd,be->ce", "ij,jk,kl,lm->im", "ij,kl->", "iij->ij",
+    "ba", "bij,bjk->bk", "abc,cd,de,ef->abf", "a b, b c -> c a", "i,i,i->i", "ij,j,i->", "ijk->kij",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("subscripts", EINSUMS)
+def test_einsum(subscripts: str) -> None:
+    random = np.random.default_rng(len(subscripts))
+    sizes = {letter: i % 4 + 2 for i, letter in enumerate("abcdefijklm")}
+    shapes = []
+    for part in subscripts.replace(" ", "").split("->")[0].split(","):
+        before, dots, after = part.partition("...")
+        shapes.append((*(sizes[s] for s in before), *((2, 3) if dots else ()), *(sizes[s] for s in after)))
+    for ones in (False, True):
+        xs = [
+            random.normal(size=tuple(1 if ones and random.random() < 0.3 else n for n in shape)).astype(
+                np.float32
+            )
+            for shape in shapes
+        ]
+        compare(lambda M, *xs: M.einsum(subscripts, *xs), *xs, what=subscripts)
+        try:
+            want = np.einsum(subscripts, *xs, optimize=True)
+        except ValueError:
+            continue
+        np.testing.assert_allclose(mx.einsum(subscripts, *map(mx.array, xs)), want, rtol=1e-4, atol=1e-4)
+    for path in (lambda M, *xs: M.einsum_path(subscripts, *xs),):
+        assert path(mx, *[mx.ones(s) for s in shapes]) == path(mlx, *[mlx.ones(s) for s in shapes])
+
+
+@pytest.mark.parametrize(
+    "subscripts, shapes",
+    [("ij,jk->kz", [(2, 3), (3, 5)]), ("i1->i", [(2, 3)]), ("ij", [(2, 3, 4)]), ("i->ii", [(2,)]),
+     ("ij,kj->ik", [(2, 3)]), ("ij,jk->ki", [(2, 3), (4, 5)]), ("ii->i", [(2, 3)])],
+)  # fmt: skip
+def test_einsums_that_do_not_fit(subscripts: str, shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError):
+        mx.eval(mx.einsum(subscripts, *[mx.ones(s) for s in shapes]))
+
+
+CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 9, 3), (4, 3, 3), {}),
+    ((2, 9, 4), (6, 3, 2), {"groups": 2, "stride": 2, "padding": 2}),
+    ((1, 9, 2), (3, 4, 2), {"kernel_dilation": 2, "input_dilation": 3, "padding": ([3], [1])}),
+    ((1, 9, 2), (3, 4, 2), {"flip": True, "stride": 3}),
+    ((2, 7, 6, 3), (4, 3, 2, 3), {"stride": (2, 1), "padding": (1, 0)}),
+    ((1, 7, 6, 4), (4, 3, 3, 1), {"groups": 4, "padding": 1, "kernel_dilation": (2, 1)}),
+    ((1, 4, 5, 6, 2), (3, 2, 2, 3, 2), {"stride": (1, 2, 1), "padding": [0, 1, 1]}),
+    ((1, 2, 2), (3, 4, 2), {}),
+]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=lambda c: f"{c[0]}*{c[1]}")
+def test_convolutions(case: Any) -> None:
+    shape, kernel, options = case
+    random = np.random.default_rng(sum(shape))
+    x, w = random.normal(size=shape).astype(np.float32), random.normal(size=kernel).astype(np.float32)
+    compare(lambda M, x, w: M.conv_general(x, w, **options), x, w, what=str(options))
+    compare(lambda M, x, w: M.conv_general(x.astype(M.float16), w, **options), x, w, what="mixed")
+
+    def loss(M: Any) -> Call:
+        return lambda x, w: M.sum(M.sin(M.conv_general(x, w, **options)))
+
+    if kernel[1] <= shape[1]:
+        compare(lambda M, x, w: M.grad(loss(M), argnums=(0, 1))(x, w), x, w, what="gradients")
+        np.testing.assert_allclose(
+            mx.compile(lambda x, w: mx.conv_general(x, w, **options))(mx.array(x), mx.array(w)),
+            mx.conv_general(mx.array(x), mx.array(w), **options), rtol=1e-4, atol=1e-4,
+        )  # fmt: skip
+
+
+def test_convolutions_by_name() -> None:
+    random = np.random.default_rng(2)
+    for rank in (1, 2, 3):
+        x = random.normal(size=(2, *(6, 5, 4)[:rank], 4)).astype(np.float32)
+        groups = 1 if rank == 3 else 2  # MLX has no groups of volumes
+        w = random.normal(size=(6, *(3, 2, 2)[:rank], 4 // groups)).astype(np.float32)
+        for options in ({}, {"stride": 2, "padding": 1}, {"dilation": 2}):
+            options = {**options, "groups": groups}
+            compare(lambda M, x, w, o=options: getattr(M, f"conv{rank}d")(x, w, **o), x, w, what=str(options))  # noqa: B023
+            for extra in (0, 1):
+                more = {**options, "output_padding": extra}
+                compare(
+                    lambda M, x, w, o=more: getattr(M, f"conv_transpose{rank}d")(x, w, **o),  # noqa: B023
+                    x, w, what=f"transposed {more}",
+                )  # fmt: skip
+    for n, m in ((5, 2), (5, 3), (2, 5), (4, 4), (1, 1)):
+        a, v = random.normal(size=n).astype(np.float32), random.normal(size=m).astype(np.float32)
+        for mode in ("full", "same", "valid", "some"):
+            compare(lambda M, a, v, k=mode: M.convolve(a, v, mode=k), a, v, what=f"{mode} {n} {m}")
+            if mode != "some":
+                np.testing.assert_allclose(
+                    mx.convolve(mx.array(a), mx.array(v), mode),
+                    np.convolve(a, v, mode),
+                    rtol=1e-4,
+                    atol=1e-5,  # type: ignore[call-overload]
+                )
+    compare(lambda M, x, w: M.conv1d(x, w), np.ones((1, 5, 2), np.int32), np.ones((3, 2, 2), np.int32))
+    compare(lambda M, x, w: M.conv1d(x, w), np.ones((5, 2), np.float32), np.ones((3, 2, 2), np.float32))

@@ -13,6 +13,16 @@ from ingot.tracer.ops.contract import (
     tensordot,
     vecdot,
 )
+from ingot.tracer.ops.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_general,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    convolve,
+)
 from ingot.tracer.ops.creation import (
     arange,
     asarray,
@@ -40,6 +50,10 @@ from ingot.tracer.ops.cumulative import (
     cumulative_sum,
     diff,
     logcumsumexp,
+)
+from ingot.tracer.ops.einsum import (
+    einsum,
+    einsum_path,
 )
 from ingot.tracer.ops.index import (
     put_along_axis,
@@ -254,6 +268,14 @@ __all__ = [
     "conj",
     "conjugate",
     "contiguous",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_general",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolve",
     "cos",
     "cosh",
     "count_nonzero",
@@ -270,6 +292,8 @@ __all__ = [
     "diff",
     "divide",
     "divmod",
+    "einsum",
+    "einsum_path",
     "empty",
     "empty_like",
     "equal",
