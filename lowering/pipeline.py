@@ -51,10 +51,10 @@ PASSES = (*(name for name, _ in SIMPLIFY), "fuse", "schedule", "plan", "emit", "
 
 def compile_code(kernels: Sequence[Kernel], program: Program | None, target: Target) -> list[Image]:
     """The machine code of kernels and, last, of the entry points of a program, if given: passes `emit` and
-    `compile`. All are one module for LLVM, which takes a millisecond for each, and become an image each.
-    Raises LoopError for a malformed kernel."""
+    `compile`. LLVM, which takes a millisecond for each module, gets one for each processor, if there is so
+    much to do; every function becomes an image. Raises LoopError for a malformed kernel."""
     from ingot.lowering.llvm import codegen
-    from ingot.lowering.llvm.emit import emit_module
+    from ingot.lowering.llvm.emit import emit_function, module_of
 
     log = _Log()
     with log.timed("verify"):
@@ -62,16 +62,23 @@ def compile_code(kernels: Sequence[Kernel], program: Program | None, target: Tar
             loop_verify.verify(kernel)
     parts = [{f"{kernel.name}.{i}": kernel.name} for i, kernel in enumerate(kernels)]
     with log.timed("emit"):
-        driver = "" if program is None else driver_functions(program)
-        text = emit_module(kernels, target, driver, [symbol for part in parts for symbol in part])
-    log.show("emit", lambda: text)
-    if program is not None:
-        entries = ("prepare", "once", "entry") if program.once else ("prepare", "entry")
-        parts.append({name: name for name in entries})
+        functions = [
+            emit_function(kernel, target, symbol)
+            for kernel, part in zip(kernels, parts, strict=True)
+            for symbol in part
+        ]
+        if program is not None:
+            entries = ("prepare", "once", "entry") if program.once else ("prepare", "entry")
+            parts.append({name: name for name in entries})
+            functions.append(driver_functions(program))
+        groups = codegen.balanced([len(text) for text in functions], codegen.processors())
+        modules = [(module_of([functions[i] for i in g], target), [parts[i] for i in g]) for g in groups]
+    log.show("emit", lambda: "\n".join(text for text, _ in modules))
     with log.timed(f"compile {len(parts)} functions"):
-        images = codegen.compile_parts(text, parts, target)
-    log.show("compile", lambda: codegen.assembly_text(text, target))
-    return images
+        made = codegen.compile_parts(modules, target)
+    log.show("compile", lambda: "\n".join(codegen.assembly_text(text, target) for text, _ in modules))
+    numbers = [i for group in groups for i in group]
+    return [image for _, image in sorted(zip(numbers, made, strict=True), key=lambda item: item[0])]
 
 
 def simplify(graph: Graph) -> Graph:

@@ -290,9 +290,9 @@ def test_functions_of_one_module_become_images_of_their_own(name):
     kernels = [exp_kernel(8), exp_kernel(4), remainder_kernel(), exp_kernel(16)]
     text = emit_module(kernels, on, symbols=[f"exp.{i}" for i in range(4)])
     parts = [{"exp.1": "exp"}, {"exp.2": "exp"}, {"exp.0": "a", "exp.3": "b"}]
-    made = codegen.compile_parts(text, parts, on)
+    made = codegen.compile_parts([(text, parts)], on)
     assert [set(image.entries) for image in made] == [{"exp"}, {"exp"}, {"a", "b"}]
-    whole = codegen.compile_parts(text, [{f"exp.{i}": f"{i}" for i in range(4)}], on)[0]
+    whole = codegen.compile_parts([(text, [{f"exp.{i}": f"{i}" for i in range(4)}])], on)[0]
     assert all(len(image.text) < len(whole.text) for image in made)
     if on.is_x86 and HOST.is_x86 and on.bits <= HOST.bits:
         loaded = [load(image) for image in made]
@@ -304,6 +304,28 @@ def test_functions_of_one_module_become_images_of_their_own(name):
         assert y[0] == np.float32(np.fmod(x[0], np.float32(0.75)) + np.float32(0.1))
         call_kernel(loaded[2].address("b"), [x, y], [16])
         np.testing.assert_allclose(y, np.exp(x) + x[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_modules_are_compiled_in_threads_of_their_own(hidden, monkeypatch):
+    if hidden:  # an llvmlite that does not show what is behind its lock
+        monkeypatch.setattr(codegen, "_unlocked", lambda name: getattr(codegen._binding().ffi.lib, name))
+    lanes = (8, 4, 16, 2, 1)
+    texts = [emit_module([exp_kernel(n)], HOST, symbols=["exp.0"]) for n in lanes]
+    made = codegen.compile_parts([(text, [{"exp.0": "exp"}]) for text in texts], HOST)
+    alone = [codegen.compile_parts([(text, [{"exp.0": "exp"}])], HOST)[0] for text in texts]
+    assert made == alone and len({image.text for image in made}) == len(lanes)
+    with pytest.raises(RuntimeError, match="expected"):
+        codegen.compile_parts([(text, [{"exp.0": "exp"}]) for text in (*texts, "nonsense")], HOST)
+
+
+def test_functions_are_divided_by_their_size():
+    big = 1 << 20
+    assert codegen.balanced([big, 1, 1, big], 2) in ([[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0, 1, 2], [3]])
+    assert codegen.balanced([10, 10, 10], 8) == [[0, 1, 2]]  # too little for a second thread
+    assert codegen.balanced([big] * 3, 8) == [[0], [1], [2]]
+    assert codegen.balanced([big, big, big, big], 1) == [[0, 1, 2, 3]]
+    assert codegen.balanced([], 4) == [[]]
 
 
 def test_targets_from_processor_flags():

@@ -37,13 +37,19 @@ def emit_module(
 ) -> str:
     """An LLVM module that defines every kernel under its name, or under its symbol in a section of its own;
     `extra` is further LLVM text, such as entry points."""
-    functions, needs_fmod = [], False
-    for i, kernel in enumerate(kernels):
-        emitter = _Emitter(kernel, target)
-        functions.append(emitter.function(symbols[i] if symbols else None))
-        needs_fmod |= emitter.operations.needs_fmod
-    if needs_fmod:
-        functions.append(fmod_routine())
+    names: Sequence[str | None] = symbols or [None] * len(kernels)
+    functions = [emit_function(k, target, name) for k, name in zip(kernels, names, strict=True)]
+    return module_of(functions, target, extra)
+
+
+def emit_function(kernel: Kernel, target: Target, symbol: str | None = None) -> str:
+    """A kernel as LLVM text without what all functions of a module share."""
+    return _Emitter(kernel, target).function(symbol)
+
+
+def module_of(functions: Sequence[str], target: Target, extra: str = "") -> str:
+    """The module of some functions."""
+    functions = [*functions, *([fmod_routine()] if any("@ingot.fmod(" in f for f in functions) else [])]
     width = (
         f' "min-legal-vector-width"="{target.bits}" "prefer-vector-width"="{target.bits}"'
         if target.is_x86

@@ -30,12 +30,10 @@ _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt
 
 
 class Operations:
-    """Bound to a writer and a target. `needs_fmod` is set when the module must define the remainder
-    routine."""
+    """Bound to a writer and a target. A module that calls `@ingot.fmod` must define it: `fmod_routine`."""
 
     def __init__(self, writer: Writer, target: Target):
         self.w, self.target = writer, target
-        self.needs_fmod = False
 
     def constant(self, value: bool | int | float, type: Type) -> str:
         if type.dtype in NARROW_FLOATS:
@@ -190,7 +188,6 @@ class Operations:
 
     def fmod(self, a: str, b: str, type: Type) -> str:
         """Lane by lane through the module's own routine; float32 remainders are exact in float64."""
-        self.needs_fmod = True
         wide = vector("f64", type.lanes)
         x, y = self.convert(a, type, "f64"), self.convert(b, type, "f64")
         if type.lanes == 1:
