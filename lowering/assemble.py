@@ -119,13 +119,12 @@ class _Assembler:
             node = producers(graph)[part.roots[0]]
             if isinstance(node.primitive, WhileLoop | Cond):
                 inner = self.inner(graph, node)
-                if inner is not None:
-                    operands = [names[o] if isinstance(o, int) else o for o in node.operands]
-                    if isinstance(node.primitive, WhileLoop):
-                        self.loop(graph, node, inner, operands, names)
-                    else:
-                        self.choice(inner, operands, named(node.results))
-                    continue
+                operands = [names[o] if isinstance(o, int) else o for o in node.operands]
+                if isinstance(node.primitive, WhileLoop):
+                    self.loop(graph, node, inner, operands, names)
+                else:
+                    self.choice(inner, operands, named(node.results))
+                continue
             read = [o for o in node.operands if isinstance(o, int)]
             self.steps.append(("", None, len(self.hosts), named([*read, *part.roots])))
             self.hosts.append(_host_call(graph, node))
@@ -189,9 +188,9 @@ class _Assembler:
 
     # -- control flow -------------------------------------------------------------------------------
 
-    def inner(self, graph: Graph, node: Node) -> tuple[Graph, Graph] | None:
-        """The two graphs in a node, over the dims of the program; None when its operands do not say what
-        theirs are."""
+    def inner(self, graph: Graph, node: Node) -> tuple[Graph, Graph]:
+        """The two graphs in a node, over the dims of the program. Raises ValueError when its operands do not
+        say what theirs are, which inference does not let pass."""
         avals = [graph.aval_of(o) for o in node.operands]
         p = node.primitive
         if isinstance(p, Cond):
@@ -200,10 +199,7 @@ class _Assembler:
             assert isinstance(p, WhileLoop)
             fixed = p.n_cond + p.n_body
             pairs = [(p.cond, [*avals[: p.n_cond], *avals[fixed:]]), (p.body, avals[p.n_cond :])]
-        try:
-            first, second = (self.over_own_dims(g, given) for g, given in pairs)
-        except ValueError:
-            return None
+        first, second = (self.over_own_dims(g, given) for g, given in pairs)
         return first, second
 
     def over_own_dims(self, graph: Graph, avals: Sequence[Aval]) -> Graph:

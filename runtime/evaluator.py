@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from weakref import ref
 
 from ingot.runtime import interpreter
 from ingot.tracer import config, evaluate
-from ingot.tracer.array import Value
+from ingot.tracer.array import LazyNode, Value
 from ingot.tracer.evaluate import Call, Dispatched, Executable
 from ingot.tracer.graph import Graph
-from ingot.tracer.state import ABSTRACT, state
-from ingot.tracer.trace import build_graph, linearise
+from ingot.tracer.state import ABSTRACT, state, transforms_run
+from ingot.tracer.trace import build_graph, linearise, results_of
 
 _LOAD_AFTER, _COMPILE_AFTER = 16, 1000
 """Calls through Python after which native dispatch is loaded from the cache, which costs as much as some 100
@@ -69,21 +73,66 @@ class Runtime:
             dispatch.forget(function)
 
 
+_lock = threading.RLock()
+"""Of what a lazy graph looks like: one thread at a time reads it whole, or stores results in it."""
+
+
 def _evaluate_compiled(values: Sequence[Value]) -> None:
-    """Compile the lazy graph; evaluated arrays are its operands, never constants."""
-    _, leaves = linearise(values, lambda v: v.storage is not None)
-    if any(v.storage is None or v.trace == ABSTRACT for v in leaves):
-        interpreter.evaluate_lazy(values)  # raises the error that explains it
-        return
-    since = max((v.serial for v in values), default=0) + 1
-    traced = build_graph("lazy", leaves, list(values), since=since, close=True, descend=True)
-    results = Runtime().executable(traced.graph)(leaves)
-    for value, result in zip(values, results, strict=True):
-        value.view, value.storage = result.view, result.storage
-        if state.depth and value.trace:
-            state.retained.append(ref(value))
-        else:
-            value.node = None
+    """Compile the lazy graph; evaluated arrays are its operands, never constants, and what somebody holds of
+    the values on the way is a result too. Updates give new memory."""
+    with _lock:
+        inner, leaves = linearise(values, _is_known)
+        if any(v.storage is None or v.trace == ABSTRACT for v in leaves):
+            interpreter.evaluate_lazy(values)  # raises the error that explains it
+            return
+        results = _results(inner, {id(v) for v in values})
+        since = max((v.serial for v in results), default=0) + 1
+        traced = build_graph("lazy", leaves, results, since=since, close=True, descend=True)
+    graph = replace(traced.graph, dims=())  # those of compiled functions in it, whose operands have sizes
+    found = Runtime().executable(graph)(leaves)
+    retain = transforms_run()
+    with _lock:
+        for value, result in zip(results, found, strict=True):
+            if value.storage is None:  # no other thread was faster
+                value.view, value.storage = result.view, result.storage
+            if not retain or not value.trace:
+                value.node = None
+            elif state.depth:
+                state.retained.append(ref(value))
+
+
+def _is_known(value: Value) -> bool:
+    return value.storage is not None
+
+
+def _results(inner: list[Value], wanted: set[int]) -> list[Value]:
+    """The wanted values and those that something outside of the graph refers to, each with the other results
+    of its node. Empties `inner`, which refers to values itself."""
+    uses: Counter[int] = Counter()
+    nodes: list[LazyNode] = []
+    members: list[Value] = []
+    while inner:
+        value = inner.pop()
+        node = value.node
+        if node is None:
+            continue
+        nodes.append(node)
+        uses.update([id(o) for o in node.operands])
+        results = results_of(value)
+        uses.update([id(r) for r in results] if node.values else [])
+        members.extend(results)
+        del value, results
+    held = [
+        id(members[i]) in wanted or sys.getrefcount(members[i]) > _ALONE + uses[id(members[i])]
+        for i in range(len(members))
+    ]
+    chosen = {id(member.node) for member, is_held in zip(members, held, strict=True) if is_held}
+    return [member for member in reversed(members) if id(member.node) in chosen]
+
+
+_listed = [object()]
+_ALONE = sys.getrefcount(_listed[0])
+"""The count of references to what a list alone refers to, in this version of Python."""
 
 
 def install() -> None:

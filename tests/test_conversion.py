@@ -220,8 +220,12 @@ def test_buffer_requests():
     """Consumers that ask for less than strides get contiguous memory or an error, never wrong bytes."""
     x = mx.arange(6, dtype=mx.uint8).reshape(2, 3)
     assert hashlib.md5(x).digest() == hashlib.md5(bytes(range(6))).digest()
-    with pytest.raises((ValueError, BufferError)):
-        hashlib.md5(x.T)
+    turned = x.T
+    if np.array(turned, copy=False).flags.c_contiguous:  # compiled code gives no strides
+        assert hashlib.md5(turned).digest() == hashlib.md5(bytes([0, 3, 1, 4, 2, 5])).digest()
+    else:
+        with pytest.raises((ValueError, BufferError)):
+            hashlib.md5(turned)
     target = mx.zeros((4,), mx.uint8)
     mx.eval(target)
     assert io.BytesIO(b"abcd").readinto(target) == 4

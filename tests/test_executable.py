@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from ingot.lowering.llvm.codegen import compile_kernels, compile_module
+from ingot.lowering.llvm.emit import emit_module
 from ingot.lowering.llvm.target import TARGETS, current
 from ingot.lowering.loop_text import parse_kernel
 from ingot.lowering.pipeline import lower
@@ -148,6 +149,29 @@ def test_threads_share_an_executable() -> None:
         for thread in threads:
             thread.join()
         assert not failures, failures[0]
+
+
+def test_threads_that_compiled_may_end() -> None:
+    """LLVM's pass builder keeps addresses of the stack that it ran on."""
+    together = threading.Barrier(12)
+
+    def compile_one(name: str) -> None:
+        b = GraphBuilder(name, [Aval((B,), F32)])
+        (y,) = b.add(ew.Tanh(), [0])
+        kernels = [code.kernel() for code in lower(b.finish([y]), current()).kernels]
+        compile_module(emit_module(kernels, current()), current())
+
+    def work(name: str) -> None:
+        together.wait()  # more stacks than the C library keeps for later threads
+        compile_one(name)
+        together.wait()
+
+    threads = [threading.Thread(target=work, args=(f"ended{i}",)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    compile_one("last")
 
 
 # -- host calls ----------------------------------------------------------------------------------------------

@@ -330,9 +330,9 @@ def test_windows_at_data_positions():
         [8, 7, 10, 11],
     ]
     for start in (-1, 3):
-        with pytest.raises(IndexError, match="window of 2"):
+        with pytest.raises(IndexError, match=r"\[slice.*window.*out of bounds"):
             mx.eval(mx.slice(x, mx.array([start]), [1], (3, 2)))
-        with pytest.raises(IndexError, match="window of 2"):
+        with pytest.raises(IndexError, match=r"\[slice.*window.*out of bounds"):
             mx.eval(mx.slice_update(x, mx.zeros((3, 2)), mx.array([start]), [1]))
         with pytest.raises(IndexError):
             mx.eval(mx.vmap(lambda i: mx.slice(x, i, [1], (3, 2)))(mx.array([[0], [start]])))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ingot as mx
-from ingot.tracer import dtypes
+from ingot.tracer import config, dtypes
 from ingot.tracer.dims import Dim
 from ingot.tracer.primitives import special
 from ingot.tracer.trace import trace
@@ -220,9 +220,15 @@ SMALL = hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(-100, 100,
 @settings(max_examples=60, deadline=None)
 @given(SMALL, st.sampled_from(["floor", "ceil", "trunc", "sqrt", "exp", "sin", "tanh", "abs", "square"]))
 def test_unary_as_numpy(x: np.ndarray, name: str) -> None:
+    """Bit for bit; functions that compiled code computes itself (`INGOT_EAGER=compile`) within 3 units in the
+    last place: their bound is 2, and NumPy rounds too."""
     with np.errstate(all="ignore"):
         want = getattr(np, name)(x)
-    np.testing.assert_array_equal(np.array(getattr(mx, name)(mx.array(x))), want)
+    got = np.array(getattr(mx, name)(mx.array(x)))
+    if config.get("INGOT_EAGER") == "compile" and name in ("exp", "sin", "tanh"):
+        np.testing.assert_array_max_ulp(got, want, 3)
+    else:
+        np.testing.assert_array_equal(got, want)
 
 
 INTS = st.sampled_from([np.int8, np.uint8, np.int16, np.uint32, np.int64])

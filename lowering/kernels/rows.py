@@ -380,8 +380,9 @@ class Writer:
         lanes = fitting_lanes(self.register_lanes, self.vector_extent)
         unroll = self.in_flight(self.points, lanes)
         if self.plan.reduced and self.axis not in self.plan.reduced:
-            # vectors of several registers: each pass over the reduced axes then reads longer runs
-            return lanes * unroll, 1
+            # vectors of several registers: each pass over the reduced axes then reads longer runs. LLVM fails
+            # on masks whose number of lanes is no power of two
+            return lanes << unroll.bit_length() - 1, 1
         self.joined = not self.plan.reduced and self.is_contiguous()
         if self.joined:
             cost = self.cost(self.points)

@@ -148,8 +148,11 @@ def _unlocked(name: str) -> Any:
 
 @cache
 def _binding() -> Any:
+    """llvmlite. NewGVN must not look for operations on phis: with simplifycfg before it that miscompiled
+    `test_maxima_of_windows_over_padding` (LLVM 22, whose own pipelines do not run the pass)."""
     import llvmlite.binding as binding
 
+    binding.set_option("ingot", "-enable-phi-of-ops=false")
     return binding
 
 
