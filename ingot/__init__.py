@@ -67,12 +67,13 @@ nan = math.nan
 newaxis = None
 
 # Loaded at first use: each brings imports that recording a graph does not need.
-_LAZY_MODULES = ("nn", "optimizers", "utils", "random", "linalg", "fft", "demo", "cli")
+_LAZY_MODULES = ("nn", "optimizers", "utils", "random", "linalg", "fft", "fast", "demo", "cli")
 _LAZY_NAMES = {
     "export_function": "ingot.format.exporter",
     "exporter": "ingot.format.exporter",
     "FunctionExporter": "ingot.format.exporter",
     "matrix_norm": "ingot.linalg",
+    "export_to_dot": "ingot.dot",
     "import_function": "ingot.format.importer",
     **dict.fromkeys(
         ("load", "save", "save_safetensors", "savez", "savez_compressed"), "ingot.format.tensors"

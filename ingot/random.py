@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 
 from ingot.tracer import dims, dtypes
-from ingot.tracer.array import array, leaf, record, wrap
+from ingot.tracer.array import array, leaf, record, record_all, wrap
 from ingot.tracer.dims import Extent
 from ingot.tracer.dtypes import Dtype
 from ingot.tracer.errors import AxisError, ShapeError
 from ingot.tracer.graph import Literal
-from ingot.tracer.ops.math import erf, erfinv, floor, log, log1p, maximum, minimum, sign
+from ingot.tracer.ops.index import take
+from ingot.tracer.ops.math import erf, erfinv, floor, log, log1p, maximum, minimum, sign, sqrt
 from ingot.tracer.ops.reduce import argmax
 from ingot.tracer.ops.shape import as_extent, as_shape, broadcast_shapes, broadcast_to, expand_dims
+from ingot.tracer.ops.sort import argsort
 from ingot.tracer.primitives.elementwise import show_shape
+from ingot.tracer.primitives.linalg import Eigh
 from ingot.tracer.primitives.random_bits import RandomBits
 
 # The largest number below 1, and with a minus sign the smallest above -1.
@@ -277,3 +280,48 @@ def categorical(
     from_end = len(wanted) - (logits.ndim - 1 - at)
     noise = gumbel((*wanted[:from_end], logits.shape[at], *wanted[from_end:]), key=key)
     return argmax(logits + noise, from_end)
+
+
+def permutation(x: int | array, axis: int = 0, key: array | None = None, stream: Any = None) -> array:
+    """The numbers below `x` in random order (uint32), or an array with its slices along `axis` in random
+    order."""
+    if isinstance(x, int):
+        return _order(x, key)
+    if not isinstance(x, array):
+        raise TypeError(f"[permutation] expected an int or an array, got {type(x).__name__}.")
+    if not -x.ndim <= axis < x.ndim:
+        raise AxisError(f"[permutation] Invalid axis {axis} for array with {x.ndim} dimensions.")
+    return take(x, _order(x.shape[axis], key), axis)
+
+
+def _order(n: Extent, key: array | None) -> array:
+    return argsort(_bits((n,), 4, key))
+
+
+def multivariate_normal(
+    mean: array,
+    cov: array,
+    shape: Sequence[Extent] = (),
+    dtype: Dtype | None = dtypes.float32,
+    key: array | None = None,
+    stream: Any = None,
+) -> array:
+    """Vectors with a normal distribution of the given `mean` (..., n) and covariance `cov` (..., n, n),
+    which must be symmetric and not negative.
+
+    shape: of the result without its last axis; the leading axes of `mean` and `cov` broadcast to it.
+    """
+    if dtype not in (None, dtypes.float32):
+        raise ValueError("[multivariate_normal] dtype must be float32.")
+    if mean.ndim < 1 or cov.ndim < 2:
+        raise ValueError("[multivariate_normal] mean needs one dimension or more, cov two or more.")
+    n = mean.shape[-1]
+    if not dims.same(cov.shape[-1], n) or not dims.same(cov.shape[-2], n):
+        raise ValueError("[multivariate_normal] the covariances must be square matrices that fit the mean.")
+    lead = broadcast_shapes(mean.shape[:-1], cov.shape[:-2])
+    wanted = _shape("multivariate_normal", list(shape)) or lead
+    _must_broadcast("multivariate_normal", wanted, lead)
+    values, vectors = record_all(Eigh(), cov.astype(dtypes.float32)._value)
+    root = (vectors * sqrt(maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
+    noise = normal((*wanted, n), key=key)
+    return (noise[..., None, :] @ root)[..., 0, :] + mean

@@ -155,9 +155,9 @@ def test_searchsorted_and_unique() -> None:
 # -- products ------------------------------------------------------------------------------------------------
 
 EINSUMS = [
-    "ij,jk->ik", "ij,jk", "ij,kj->ik", "ii->i", "ii", "ij->", "ij->ji", "i,i->i", "i,j->ij", "...j->...", ",->",
+    "ij,jk->ik", "ij,jk", "ij,kj->ik", "ii->i", "ii", "ij->", "ij->ji", "i,i->i", "i,j->ij", "...j->...",
     "...ij,...jk->...ik", "ij...,jk...->ik...", "abc,abd,be->ce", "ij,jk,kl,lm->im", "ij,kl->", "iij->ij",
-    "ba", "bij,bjk->bk", "abc,cd,de,ef->abf", "a b, b c -> c a", "i,i,i->i", "ij,j,i->", "ijk->kij",
+    ",->", "ba", "bij,bjk->bk", "abc,cd,de,ef->abf", "a b, b c -> c a", "i,i,i->i", "ij,j,i->", "ijk->kij",
 ]  # fmt: skip
 
 
@@ -255,3 +255,160 @@ def test_convolutions_by_name() -> None:
                 )
     compare(lambda M, x, w: M.conv1d(x, w), np.ones((1, 5, 2), np.int32), np.ones((3, 2, 2), np.int32))
     compare(lambda M, x, w: M.conv1d(x, w), np.ones((5, 2), np.float32), np.ones((3, 2, 2), np.float32))
+
+
+# -- the rest ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hanning", "hamming", "blackman", "bartlett"])
+def test_windows(name: str) -> None:
+    for n in (-1, 0, 1, 2, 5, 64):
+        got = getattr(mx, name)(n)
+        want = getattr(mlx, name)(n)
+        assert got.shape == want.shape and got.dtype is mx.float32
+        np.testing.assert_allclose(np.array(got), np.array(want), atol=2e-6)
+        np.testing.assert_allclose(np.array(got), getattr(np, name)(n), atol=2e-6)
+
+
+def test_fp8() -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    for dtype in ("bfloat16", "float32", "float16"):
+        got, want = (
+            mx.from_fp8(mx.array(codes), getattr(mx, dtype)),
+            mlx.from_fp8(mlx.array(codes), getattr(mlx, dtype)),
+        )
+        np.testing.assert_array_equal(to_numpy(got), to_numpy(want))
+        assert got.dtype is getattr(mx, dtype)
+    random = np.random.default_rng(1)
+    x = (random.normal(size=4000) * 10 ** random.uniform(-5, 4, 4000)).astype(np.float32)
+    exact = np.array(mx.from_fp8(mx.array(codes), mx.float32))
+    exact = exact[np.isfinite(exact)]
+    middles = np.concatenate(
+        [exact, (np.sort(exact)[1:] + np.sort(exact)[:-1]) / 2, [np.nan, 1e9, -np.inf, -0.0]]
+    )
+    for values in (x, middles.astype(np.float32)):
+        compare(lambda M, a: M.to_fp8(a), values, what="to_fp8")
+    compare(lambda M, a: M.to_fp8(a), np.array([1, 2]))
+
+
+def test_hadamard() -> None:
+    random = np.random.default_rng(3)
+    for n in (1, 2, 16, 12, 24, 20, 80, 28, 56, 3):
+        x = random.normal(size=(2, n)).astype(np.float32)
+        compare(lambda M, a: M.hadamard_transform(a), x, what=f"hadamard {n}")
+        compare(lambda M, a: M.hadamard_transform(a.astype(M.float16), 0.5), x, what=f"hadamard {n}")
+    compare(lambda M, a: M.hadamard_transform(a), np.array([1, 2]))
+    with pytest.raises(ValueError, match="Only supports"):
+        mx.hadamard_transform(mx.ones(36))  # MLX writes out of bounds
+
+
+def test_as_strided() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for options in ({}, {"shape": (2, 3), "strides": (1, 2)}, {"shape": (4,), "strides": (-2,), "offset": 9},
+                    {"shape": (2, 0)}, {"shape": (3, 3), "strides": (0, 4), "offset": 1}):  # fmt: skip
+        compare(lambda M, a, o=options: M.as_strided(a, **o), x, what=str(options))
+        compare(lambda M, a, o=options: M.as_strided(a.T, **o), x, what=str(options))
+        compare(
+            lambda M, a, o=options: M.grad(lambda z: M.sum(M.as_strided(z, **o)))(a), x, what=str(options)
+        )
+    with pytest.raises(ValueError, match=r"\[as_strided\]"):
+        mx.as_strided(mx.array(x), (13,))
+
+
+def test_chosen_and_masked_products() -> None:
+    random = np.random.default_rng(4)
+    a, b = random.normal(size=(3, 4, 5)).astype(np.float32), random.normal(size=(6, 5, 2)).astype(np.float32)
+    i, j = np.array([0, 2], np.uint32), np.array([[1], [5]], np.uint32)
+    compare(lambda M, a, b, i, j: M.gather_mm(a, b, i, j), a, b, i, j)
+    compare(lambda M, a, b, i: M.gather_mm(a[:2], b, rhs_indices=i), a, b, i)
+    compare(lambda M, a, b: M.gather_mm(a, b[:3]), a, b)
+    compare(lambda M, a, b: M.gather_mm(a, b), a, b)
+    a, b = random.normal(size=(40, 70)).astype(np.float32), random.normal(size=(70, 33)).astype(np.float32)
+    out, left, right = (random.integers(0, 3, n).astype(np.float32) for n in ((2, 2), (2, 3), (3, 2)))
+    for kind in ("float32", "bool_"):
+
+        def call(M: Any, a: Any, b: Any, *masks: Any, kind: str = kind) -> Any:
+            return M.block_masked_mm(a, b, 32, *[m.astype(getattr(M, kind)) for m in masks])
+
+        compare(call, a, b, out, left, right, what=kind)
+    compare(lambda M, a, b, m: M.block_masked_mm(a, b, 32, mask_lhs=m), a, b, left)
+    segments = np.array([[0, 30], [30, 70], [5, 5]], np.uint32)
+    compare(lambda M, a, b, s: M.segmented_mm(a, b, s), a, b, segments)
+
+
+def test_fast() -> None:
+    random = np.random.default_rng(5)
+    x, w, c = (random.normal(size=s).astype(np.float32) for s in ((2, 3, 8), (8,), (8,)))
+    for kind in ("float32", "float16"):
+
+        def norms(M: Any, x: Any, w: Any, c: Any, kind: str = kind) -> Any:
+            x, w, c = (z.astype(getattr(M, kind)) for z in (x, w, c))
+            found = [M.fast.rms_norm(x, w, 1e-5), M.fast.rms_norm(x, None, 1e-5)]
+            return [*found, M.fast.layer_norm(x, w, c, 1e-5), M.fast.layer_norm(x, None, None, 1e-5)]
+
+        compare(norms, x, w, c, what=kind)
+    compare(lambda M, x, t: M.fast.cross_entropy(x, t), x, np.array([[1, 2, 3], [0, 7, 5]]))
+    q = random.normal(size=(2, 4, 5, 8)).astype(np.float32)
+    for options in (
+        {"traditional": False, "base": 100.0}, {"traditional": True, "base": 100.0},
+        {"traditional": True, "base": None, "freqs": [1.0, 2.0, 4.0]},
+        {"traditional": False, "base": 10.0, "scale": 0.5},
+    ):  # fmt: skip
+        for offset in (0, 3, [1, 4]):
+
+            def rope(M: Any, x: Any, options: Any = options, offset: Any = offset) -> Any:
+                more = {"scale": 1.0, **options}
+                if "freqs" in more:
+                    more["freqs"] = M.array(more["freqs"])
+                return M.fast.rope(
+                    x, 6, offset=M.array(offset) if isinstance(offset, list) else offset, **more
+                )
+
+            compare(rope, q, what=f"{options} {offset}")
+    k, v = (
+        random.normal(size=(2, 2, 7, 8)).astype(np.float32),
+        random.normal(size=(2, 2, 7, 6)).astype(np.float32),
+    )
+    bools, numbers = random.random((5, 7)) < 0.7, random.normal(size=(2, 1, 5, 7)).astype(np.float32)
+    bools[:, 0] = True
+    sinks = random.normal(size=4).astype(np.float32)
+    attend = "scaled_dot_product_attention"
+    compare(lambda M, q, k, v: getattr(M.fast, attend)(q, k, v, scale=0.3), q, k, v)
+    compare(lambda M, q, k, v: getattr(M.fast, attend)(q, k, v, scale=0.3, mask="causal"), q, k, v)
+    compare(lambda M, q, k, v, m: getattr(M.fast, attend)(q, k, v, scale=0.3, mask=m), q, k, v, bools)
+    compare(lambda M, q, k, v, m: getattr(M.fast, attend)(q, k, v, scale=0.3, mask=m), q, k, v, numbers)
+    compare(lambda M, q, k, v, s: getattr(M.fast, attend)(q, k, v, scale=0.3, sinks=s), q, k, v, sinks)
+
+
+def test_random_orders_and_correlated_normals() -> None:
+    for seed in (1, 2):
+        compare(lambda M, s=seed: M.random.permutation(50, key=M.random.key(s)))
+        x = np.arange(30, dtype=np.int32).reshape(5, 6)
+        for axis in (0, 1, -1):
+            compare(lambda M, x, s=seed, a=axis: M.random.permutation(x, a, key=M.random.key(s)), x)
+        mean, cov = np.array([1.0, 2.0], np.float32), np.array([[2.0, 0.5], [0.5, 1.0]], np.float32)
+        for shape in ([], [3], [2, 4]):
+            compare(
+                lambda M, m, c, s=seed, n=shape: M.random.multivariate_normal(m, c, n, key=M.random.key(s)),
+                mean,
+                cov,
+            )
+    with pytest.raises(ValueError):
+        mx.random.multivariate_normal(mx.zeros(2), mx.eye(2), dtype=mx.float16)
+    with pytest.raises(IndexError):
+        mx.random.permutation(mx.array(3))
+
+
+def test_dot() -> None:
+    import io
+
+    out = io.StringIO()
+    x = mx.array([1.0, 2.0])
+    mx.export_to_dot(out, mx.exp(x) + 1, x=x)
+    text = out.getvalue()
+    assert (
+        text.startswith("digraph {")
+        and 'label="exp"' in text
+        and 'label="add"' in text
+        and '"x" -> p0' in text
+    )

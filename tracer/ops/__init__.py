@@ -6,10 +6,13 @@ from ingot.tracer import primitives as _primitives  # noqa: F401  (declares all 
 from ingot.tracer.ops import methods as _methods
 from ingot.tracer.ops.contract import (
     addmm,
+    block_masked_mm,
+    gather_mm,
     inner,
     kron,
     matmul,
     outer,
+    segmented_mm,
     tensordot,
     vecdot,
 )
@@ -55,7 +58,15 @@ from ingot.tracer.ops.einsum import (
     einsum,
     einsum_path,
 )
+from ingot.tracer.ops.float8 import (
+    from_fp8,
+    to_fp8,
+)
+from ingot.tracer.ops.hadamard import (
+    hadamard_transform,
+)
 from ingot.tracer.ops.index import (
+    as_strided,
     put_along_axis,
     slice,
     slice_update,
@@ -218,6 +229,12 @@ from ingot.tracer.ops.sort import (
     topk,
     unique,
 )
+from ingot.tracer.ops.windows import (
+    bartlett,
+    blackman,
+    hamming,
+    hanning,
+)
 
 __all__ = [
     "abs",
@@ -241,6 +258,7 @@ __all__ = [
     "argpartition",
     "argsort",
     "array_equal",
+    "as_strided",
     "asarray",
     "asin",
     "asinh",
@@ -251,12 +269,15 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
+    "bartlett",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "blackman",
+    "block_masked_mm",
     "broadcast_arrays",
     "broadcast_shapes",
     "broadcast_to",
@@ -307,10 +328,15 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
+    "from_fp8",
     "full",
     "full_like",
+    "gather_mm",
     "greater",
     "greater_equal",
+    "hadamard_transform",
+    "hamming",
+    "hanning",
     "identity",
     "imag",
     "inner",
@@ -374,6 +400,7 @@ __all__ = [
     "round",
     "rsqrt",
     "searchsorted",
+    "segmented_mm",
     "sigmoid",
     "sign",
     "sin",
@@ -398,6 +425,7 @@ __all__ = [
     "tanh",
     "tensordot",
     "tile",
+    "to_fp8",
     "topk",
     "trace",
     "transpose",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from ingot.tracer import dims
+from ingot.tracer import dims, dtypes
 from ingot.tracer.array import array, record, wrap
 from ingot.tracer.dims import Extent
 from ingot.tracer.facts import agree
@@ -15,6 +15,7 @@ from ingot.tracer.ops.coerce import common_pair, normal_axis, require_array
 from ingot.tracer.ops.reduce import sum as _sum
 from ingot.tracer.primitives.contract import DotGeneral
 from ingot.tracer.primitives.elementwise import broadcast_shapes, show_shape
+from ingot.tracer.primitives.shape import Iota
 
 
 def _arrays(name: str, a: Any, b: Any) -> tuple[array, array]:
@@ -180,3 +181,81 @@ def kron(a: array, b: array, *, stream: Any = None) -> array:
     left = x.reshape([extent for n in rows for extent in (n, 1)])
     right = y.reshape([extent for n in columns for extent in (1, n)])
     return _math.multiply(left, right).reshape([m * n for m, n in zip(rows, columns, strict=True)])
+
+
+def gather_mm(
+    a: array,
+    b: array,
+    /,
+    lhs_indices: array | None = None,
+    rhs_indices: array | None = None,
+    *,
+    sorted_indices: bool = False,
+    stream: Any = None,
+) -> array:
+    """Products of matrices chosen by flat indices over the leading axes of `a` and of `b`; the indices
+    broadcast."""
+    x, y = _arrays("gather_mm", a, b)
+    if x.ndim < 2 or y.ndim < 2:
+        raise ValueError(f"[gather_mm] needs matrices, got {show_shape(x.shape)} and {show_shape(y.shape)}.")
+    if lhs_indices is None and rhs_indices is None:
+        return matmul(x, y)
+    return matmul(_gathered(x, lhs_indices), _gathered(y, rhs_indices))
+
+
+def _gathered(x: array, indices: array | None) -> array:
+    if indices is None:
+        return x
+    return x.reshape((-1, *x.shape[-2:]))[require_array("gather_mm", indices)]
+
+
+def segmented_mm(a: array, b: array, /, segments: array, *, stream: Any = None) -> array:
+    """One product for each segment `[start, end)` of the contracted axis: `(..., 2)` segments give `(...,
+    M, N)`."""
+    x, y = _arrays("segmented_mm", a, b)
+    s = require_array("segmented_mm", segments)
+    if x.ndim != 2 or y.ndim != 2 or s.ndim < 1 or not dims.same(s.shape[-1], 2):
+        raise ValueError("[segmented_mm] needs two matrices and segments of two offsets.")
+    k = _arange(x.shape[1])
+    inside = _math.logical_and(_math.less_equal(s[..., :1], k), _math.less(k, s[..., 1:]))
+    return matmul(_math.where(inside[..., None, :], x, 0), _math.where(inside[..., :, None], y, 0))
+
+
+def block_masked_mm(
+    a: array,
+    b: array,
+    /,
+    block_size: int = 64,
+    mask_out: array | None = None,
+    mask_lhs: array | None = None,
+    mask_rhs: array | None = None,
+    *,
+    stream: Any = None,
+) -> array:
+    """Product of matrices, with one factor (or bool) for every block of the operands and of the result."""
+    x, y = _arrays("block_masked_mm", a, b)
+    if x.ndim < 2 or y.ndim < 2 or block_size < 1:
+        raise ValueError("[block_masked_mm] needs matrices and a positive block size.")
+    out = matmul(_blocked(x, mask_lhs, block_size), _blocked(y, mask_rhs, block_size))
+    return _blocked(out, mask_out, block_size)
+
+
+def _blocked(x: array, mask: array | None, block: int) -> array:
+    if mask is None:
+        return x
+    m = require_array("block_masked_mm", mask)
+    rows, columns = x.shape[-2:]
+    if m.ndim < 2 or not (
+        agree(m.shape[-2], dims.ceil_div(rows, block)) and agree(m.shape[-1], dims.ceil_div(columns, block))
+    ):
+        raise ValueError(
+            f"[block_masked_mm] a mask of shape {show_shape(m.shape)} does not fit {show_shape(x.shape)} in "
+            f"blocks of {block}."
+        )
+    by_row, by_column = _arange(rows) // block, _arange(columns) // block
+    spread = m[..., by_row[:, None], by_column]
+    return _math.where(spread, x, 0) if m.dtype.kind == "b" else _math.multiply(x, spread).astype(x.dtype)
+
+
+def _arange(n: Extent) -> array:
+    return record(Iota((n,), 0, dtypes.int32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ingot.tracer import dims, dtypes
-from ingot.tracer.array import array, record, wrap
+from ingot.tracer.array import array, leaf, record, wrap
 from ingot.tracer.dims import Dim, Extent
 from ingot.tracer.errors import AxisError, ShapeError
 from ingot.tracer.graph import Literal
@@ -375,6 +376,39 @@ def _put_window(x: array, chosen: _Selection, update: array) -> array:
     if chosen.is_whole:
         return update
     return record(SliceUpdate(chosen.starts, chosen.strides), x._value, update._value)
+
+
+def as_strided(
+    a: array,
+    /,
+    shape: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    offset: int = 0,
+    *,
+    stream: Any = None,
+) -> array:
+    """Elements `offset + i * strides` of the row-major elements of `a`, for all indices i of `shape`.
+
+    `shape` is by default that of `a`, `strides` those of a row-major array of `shape`.
+
+    Raises:
+        ValueError: when an element would lie outside `a` (MLX reads foreign memory).
+    """
+    x = as_array(a)
+    extents = [int(n) for n in (x.shape if shape is None else shape)]
+    steps = [math.prod(extents[i + 1 :]) for i in range(len(extents))] if strides is None else list(strides)
+    if len(steps) != len(extents) or any(n < 0 for n in extents):
+        raise ValueError(f"[as_strided] shape {extents} and strides {steps} do not fit each other.")
+    if math.prod(extents):
+        ends = [(n - 1) * step for n, step in zip(extents, steps, strict=True)]
+        low, high = offset + sum(e for e in ends if e < 0), offset + sum(e for e in ends if e > 0)
+        if low < 0 or high >= int(x.size):
+            raise ValueError(f"[as_strided] elements {low} to {high} of an array of {x.size}.")
+    places = np.asarray(offset, np.int64)
+    for axis, (n, step) in enumerate(zip(extents, steps, strict=True)):
+        column = (np.arange(n) * step).reshape([-1 if i == axis else 1 for i in range(len(extents))])
+        places = places + column
+    return x.reshape((-1,))[wrap(leaf(np.ascontiguousarray(np.broadcast_to(places, extents))))]
 
 
 _NO_INDEX = object()
