@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -482,3 +483,11 @@ def test_random_kernels_compile(name):
         kernels = [Grower(s).kernel() for s in range(seed, seed + 6)]
         named = [Kernel(f"k{i}", k.buffers, k.params, k.body) for i, k in enumerate(kernels)]
         codegen.compile_kernels(named, target.named(name))
+
+
+def test_the_page_names_all_operations():
+    page = (Path(__file__).parents[1] / "docs" / "loop-ir.md").read_text()
+    start = page.index("Operations written as calls")
+    named = set(re.findall(r"\w+", page[start : page.index("Index literals are bare")]))
+    infix = {"add", "sub", "mul", "div", "floordiv", "mod"}
+    assert {*ir.MATH, *ir.UNARY, *ir.BINARY} - infix <= named
