@@ -210,11 +210,32 @@ def test_code(run, run_json, file, module, command):
         assert status == 0
         (program,) = data["programs"]
         native = [kernel for kernel in program["kernels"] if kernel["kind"] == "native"]
-        assert native and all(kernel["text"].strip() for kernel in native)
+        form = {"kernels": "loop"}.get(command, command)
+        assert native and all(kernel["text"][form].strip() for kernel in native)
         status, text, _ = run(command, *words)
         assert status == 0 and native[0]["name"] in text
     expected = {"kernels": "for", "llvm": "define", "asm": "ret"}[command]
     assert expected in text
+
+
+def test_kernels_in_all_forms(run, run_json, file, module):
+    """What was fused, from which lines of the user, and what it became; on a file and on a function."""
+    for words in ([file], [f"{module}:gelu", "--args", "f32[N,4] f32[4]"]):
+        status, data = run_json("kernels", *words, "--show", "all")
+        (program,) = data["programs"]
+        native = [kernel for kernel in program["kernels"] if kernel["kind"] == "native"]
+        assert status == 0 and native
+        for kernel in native:
+            assert kernel["primitives"] and kernel["bytes"] and kernel["flops"]
+            assert all(":" in line for line in kernel["lines"])
+            assert list(kernel["text"]) == ["loop", "llvm", "asm"]
+            for form, sign in (("loop", "kernel @"), ("llvm", "define i32"), ("asm", "ret")):
+                assert sign in kernel["text"][form]
+        status, text, _ = run("kernels", *words, "--show", "loop,asm")
+        assert status == 0 and "kernel @" in text and "ret" in text and "define i32" not in text
+    assert any(line.rpartition(":")[0].endswith(".py") for kernel in native for line in kernel["lines"])
+    status, _, error = run("kernels", file, "--show", "bytecode")
+    assert status == 1 and "'bytecode' is not one of loop, llvm, asm, all" in error
 
 
 def test_primitives(run, run_json):

@@ -447,6 +447,86 @@ def test_code_that_nobody_uses_leaves_memory(tmp_path: Path, monkeypatch: pytest
     assert len(module._programs) == len(module._images) == 10
 
 
+def test_many_functions_take_bounded_memory() -> None:
+    """INGOT_MANY_FUNCTIONS=10000 takes two minutes."""
+    count = int(os.environ.get("INGOT_MANY_FUNCTIONS", "400"))
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(count)],
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    sizes = {int(n): float(size) for n, size in (line.split() for line in done.stdout.splitlines())}
+    print(sizes)
+    assert sizes[count] - sizes[100] < 64, f"MiB after so many functions: {sizes}"
+
+
+MANY = """
+import gc, sys
+import numpy as np
+import ingot as mx
+
+def resident():
+    gc.collect()
+    for line in open("/proc/self/status"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+
+x, count = mx.array(np.ones(64, np.float32)), int(sys.argv[1])
+for i in range(1, count + 1):
+    y = mx.compile(lambda x, i=i: mx.exp(x * (1 / i)) + i)(x)
+    assert abs(y[5].item() - (np.exp(1 / i) + i)) < 1e-5 * (i + 3)
+    if i in (100, 1000, 2000, 5000, count):
+        print(i, resident(), flush=True)
+"""
+
+
+def test_processes_share_the_cache_though_some_are_killed(tmp_path: Path) -> None:
+    """Eight at once on an empty cache, half of them killed at their work and started again."""
+    root = Path(__file__).resolve().parent.parent
+    env = {**os.environ, "PYTHONPATH": str(root), "INGOT_CACHE_DIR": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", SHARING], env=env, stdout=pipe, stderr=pipe, text=True)
+
+    children = [start() for _ in range(8)]
+    killed = 0
+    for k in range(4):
+        out = children[k].stdout
+        assert out is not None
+        for _ in range(1 + 5 * k):  # somewhere between the first function and the last
+            assert out.readline() == "right\n"
+        children[k].kill()
+        killed += children[k].wait() != 0
+        out.close()
+        children[k] = start()
+    assert killed
+    for child in children:
+        out, error = child.communicate(timeout=300)
+        assert child.returncode == 0 and not error, error
+        assert out.split("\n")[:-2] == ["right"] * 24
+    last = start()
+    out, error = last.communicate(timeout=300)
+    assert last.returncode == 0 and out.endswith("compiled 0\n"), (out, error)
+
+
+SHARING = """
+import numpy as np
+import ingot as mx
+from ingot.runtime.profile import counters
+
+x = np.arange(1000, dtype=np.float32) / 100
+for i in range(24):
+    y = mx.compile(lambda x: (x * (i + 0.5) + i) / (x + 1))(mx.array(x))
+    np.testing.assert_array_equal(np.array(y), (x * np.float32(i + 0.5) + np.float32(i)) / (x + 1))
+    print("right", flush=True)
+print("compiled", counters.as_dict()["kernels_compiled"], flush=True)
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_executables_work_after_a_fork() -> None:

@@ -18,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target", default="host", help="the processor, such as x86-64-v3 or aarch64 (default: host)"
     )
     parser.add_argument("--kernel", metavar="NAME", help="only kernels whose name contains NAME")
-    parser.add_argument("--raw", action="store_true", help="llvm: the text before LLVM's passes")
+    parser.add_argument("--raw", action="store_true", help="LLVM IR before LLVM's passes")
+    parser.add_argument(
+        "--show",
+        metavar="FORMS",
+        help="forms of each kernel, separated by commas, or `all`: loop (the loop nest), llvm, asm "
+        "(default: what the command is named after)",
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -28,6 +34,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     found = subject.resolve(options)
     target = named(options.target)
+    forms = _forms(options)
     programs = []
     for graph in found.graphs:
         program = lower(graph, target)
@@ -36,7 +43,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             if options.kernel and (step.mark or options.kernel not in row["name"]):
                 continue
             if step.kernel is not None:
-                row["text"] = _text(program.kernels[step.kernel], options)
+                row["text"] = {form: _text(program.kernels[step.kernel], form, options) for form in forms}
             chosen.append(row)
         programs.append({"name": program.name, "kernels": chosen})
     return {
@@ -56,7 +63,7 @@ def steps(program: Program) -> list[dict[str, Any]]:
         row = {"name": data["name"], "kind": kind}
         row |= {key: data[key] for key in ("primitives", "lines", "bytes", "flops", "depth")}
         if step.host is not None:
-            row["text"] = program.hosts[step.host].text
+            row["text"] = {"graph": program.hosts[step.host].text}
         rows.append(row)
     return rows
 
@@ -95,13 +102,26 @@ def _runtime(info: dict[str, Any]) -> str:
     return f"{count}{pool}, dispatch: {info['dispatch']}"
 
 
-def _text(kernel: KernelCode, options: argparse.Namespace) -> str:
+_FORMS = ("loop", "llvm", "asm")
+
+
+def _forms(options: argparse.Namespace) -> list[str]:
+    if options.show is None:
+        return ["loop" if options.command == "kernels" else options.command]
+    chosen = list(_FORMS) if options.show == "all" else options.show.split(",")
+    unknown = [form for form in chosen if form not in _FORMS]
+    if unknown:
+        raise ValueError(f"--show: {unknown[0]!r} is not one of {', '.join(_FORMS)}, all")
+    return chosen
+
+
+def _text(kernel: KernelCode, form: str, options: argparse.Namespace) -> str:
     from ingot.lowering.llvm.target import named
     from ingot.runtime import profile
 
-    if options.command == "kernels":
+    if form == "loop":
         return kernel.text
-    if options.command == "llvm":
+    if form == "llvm":
         return profile.llvm_text(kernel, named(options.target), optimised=not options.raw)
     return profile.assembly_text(kernel, named(options.target))
 
@@ -114,7 +134,8 @@ def show(data: dict[str, Any]) -> str:
         for row in program["kernels"]:
             if row["kind"] == "native":
                 where = "".join(f"\n; {line}" for line in row["lines"])
-                parts.append(f"; {row['name']}: {fused(row['primitives'])}{where}\n{row['text'].rstrip()}")
+                text = "\n\n".join(text.rstrip() for text in row["text"].values())
+                parts.append(f"; {row['name']}: {fused(row['primitives'])}{where}\n{text}")
             elif data["command"] == "kernels" and row["kind"] == "host":
-                parts.append(f"; {row['name']}: by the host, no native code\n{row['text'].rstrip()}")
+                parts.append(f"; {row['name']}: by the host, no native code\n{row['text']['graph'].rstrip()}")
     return "\n\n".join(parts)
