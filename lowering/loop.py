@@ -63,6 +63,9 @@ REDUCE_LANES = {"add": "fi", "mul": "fi", "min": "fib", "max": "fib", "and": "ib
 MATH = {"fma": 3, "exp": 1, "log": 1, "tanh": 1, "sigmoid": 1, "expm1": 1, "log1p": 1, "erf": 1, "sin": 1,
         "cos": 1, "pow": 2, "log2": 1, "log10": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,
         "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erfinv": 1, "logaddexp": 2}
+# Math operations `op(total, a, b)`, where each u32 of `a` and `b` holds two narrow numbers, the first in the
+# low half. They add the two products to a total of the dtype given here.
+DOTS = {"dot_bf16": "f32", "dot_i16": "i32"}
 KINDS = ("serial", "parallel", "unrolled")
 SPACES = ("register", "stack", "workspace", "scratch")
 ACCESS = ("read", "write", "readwrite")
@@ -270,7 +273,9 @@ class Select(Expr):
 @record
 class Math(Expr):
     """A routine of `lowering.llvm.vecmath` (f32, f64), expanded inline. `fma` rounds once where the target
-    can and is a multiplication and an addition where it cannot."""
+    can and is a multiplication and an addition where it cannot. `dot_bf16` and `dot_i16` (see DOTS) are
+    instructions of some targets; how often `dot_bf16` rounds, and whether it takes subnormals for zero, is
+    the target's affair."""
 
     op: str
     args: tuple[Expr, ...]

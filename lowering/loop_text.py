@@ -607,6 +607,8 @@ class _Parser:
             return lambda a, b: ir.Binary(name, a, b), 2
         if name in ir.MATH:
             return lambda *args: ir.Math(name, args), ir.MATH[name]
+        if name in ir.DOTS:
+            return lambda *args: ir.Math(name, args), 3
         if name in ir.DTYPES:
             return lambda x: ir.Convert(x, name), 1
         if name.startswith("bits_") and name[5:] in ir.DTYPES:

@@ -10,7 +10,7 @@ Names
 Types
   T1  dtypes are known, lanes are 1..1024; literals fit their dtype (bool, int in range, float).
   T2  operands of Unary, Binary, Compare, Math and ReduceLanes are equal in type, and the operation is
-      defined on it.
+      defined on it. `dot_bf16` adds products of u32 to f32, `dot_i16` to i32, with equal lanes.
   T3  Select has a bool mask with the lanes of its branches, or one lane; both branches are equal in type.
   T4  Convert and Bitcast keep lanes; Bitcast keeps the size and takes no bool.
   T5  Broadcast and Ramp take scalars; Ramp and lane numbers are integers; Shuffle picks existing lanes.
@@ -316,6 +316,12 @@ class _Verifier:
             case ir.Compare(op, left, right):
                 self.require(op in ir.COMPARE, f"unknown comparison {op!r}")
                 self.operation(e, op, {op: "fib"}, (left, right))
+            case ir.Math(op, args) if op in ir.DOTS:
+                lanes = e.type.lanes
+                wanted = [ir.vector(ir.DOTS[op], lanes), ir.vector("u32", lanes), ir.vector("u32", lanes)]
+                self.require(
+                    [x.type for x in args] == wanted, lambda: f"`{print_expr(e)}`: no such operands"
+                )
             case ir.Math(op, args):
                 self.require(ir.MATH.get(op) == len(args), f"{op!r} with {len(args)} operands")
                 self.operation(e, op, {op: "f"}, args)

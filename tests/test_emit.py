@@ -442,6 +442,34 @@ def test_scratch_memory(space):
     np.testing.assert_array_equal(out, a[:, ::-1])
 
 
+@pytest.mark.parametrize("on", targets_here(), ids=lambda t: t.name)
+@pytest.mark.parametrize("op", ["dot_bf16", "dot_i16"])
+@pytest.mark.parametrize("lanes", [1, 4, 8, 16])
+def test_products_of_pairs(op, lanes, on):
+    """Against sums in wider numbers; products of bfloat16 are exact in float32."""
+    dtype = "f32" if op == "dot_bf16" else "i32"
+    b = Builder("pairs")
+    names = [b.buffer(n, d) for n, d in (("t", dtype), ("x", "u32"), ("y", "u32"))]
+    out = b.buffer("out", dtype, "write")
+    b.store(out, 0, ir.Math(op, tuple(b.load(name, 0, lanes) for name in names)))
+    rng = np.random.default_rng(lanes)
+    if op == "dot_bf16":
+        narrow = [rng.normal(size=2 * lanes).astype(ml_dtypes.bfloat16) for _ in range(2)]
+        total = rng.normal(size=lanes).astype(np.float32)
+    else:
+        narrow = [rng.integers(-(1 << 15), 1 << 15, 2 * lanes).astype(np.int16) for _ in range(2)]
+        narrow[0][:2] = narrow[1][:2] = -(1 << 15)  # the sum of two products wraps
+        total = rng.integers(-(1 << 31), 1 << 31, lanes).astype(np.int32)
+    got = np.zeros_like(total)
+    assert run(b.kernel(), total, *(x.view(np.uint32) for x in narrow), got, on=on)[0] == 0
+    if op == "dot_bf16":
+        products = narrow[0].astype(np.float64) * narrow[1].astype(np.float64)
+        np.testing.assert_allclose(got, total + products.reshape(-1, 2).sum(1), rtol=1e-6, atol=1e-6)
+    else:
+        products = narrow[0].astype(np.int64) * narrow[1]
+        np.testing.assert_array_equal(got, (total + products.reshape(-1, 2).sum(1)).astype(np.int32))
+
+
 def gemm_tile(rows: int, vectors: int, lanes: int) -> Kernel:
     """C[rows, vectors * lanes] = A[rows, k] B[k, vectors * lanes] with the tile in registers."""
     b = Builder("tile")

@@ -23,6 +23,7 @@ from ingot.tracer.array import leaf
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Dim
 from ingot.tracer.graph import Graph
+from ingot.tracer.record import replace
 from ingot.tracer.trace import trace
 
 HERE = [t for t in TARGETS.values() if t.is_x86 and t.bits <= host().bits] if host().is_x86 else [current()]
@@ -215,6 +216,31 @@ def test_half_precision(nest: str, dtype: Any, sides: str) -> None:
         want = x.astype(np.float64) @ y.astype(np.float64)
         eps = float(ml_dtypes.finfo(dtype).eps)
         np.testing.assert_allclose(got.astype(np.float64), want, rtol=eps, atol=1e-4 * k**0.5)
+
+
+@pytest.mark.parametrize("on", HERE, ids=lambda t: t.name)
+def test_products_of_pairs(on: Target) -> None:
+    """Narrow integers are multiplied two at a time on x86, whatever lies beyond an odd end of k."""
+    for sides in ("nn", "nt", "tn", "tt"):
+        fa, fb = (T if s == "t" else lambda x: x for s in sides)
+        for k in (64, 129):
+            x = _random.integers(-128, 128, (70, k)).astype(np.int8)
+            y = _random.integers(-128, 128, (k, 70)).astype(np.int8)
+            a, b = np.ascontiguousarray(fa(x)), np.ascontiguousarray(fb(y))
+            graph = traced(lambda x, y: fa(x) @ fb(y), *avals(a, b))  # noqa: B023
+            made, got = run(graph, a, b, on=on)
+            assert any("dot_i16" in code.text for code in made.program.kernels)
+            np.testing.assert_array_equal(got, x @ y)
+
+
+def test_bfloat16_by_its_instruction() -> None:
+    shapes = Aval((70, 130), mx.bfloat16), Aval((130, 70), mx.bfloat16)
+    graph = traced(lambda x, y: x @ y, *shapes)
+    with_it = replace(TARGETS["x86-64-v4"], features="-prefer-256-bit,+avx512bf16")
+    for target, wanted in ((with_it, True), (TARGETS["x86-64-v4"], False), (TARGETS["aarch64"], False)):
+        program = lower(graph, target)
+        assert any("dot_bf16" in code.text for code in program.kernels) == wanted
+        assert compile_kernels([code.kernel() for code in program.kernels], target).entries
 
 
 # -- one kernel for all sizes --------------------------------------------------------------------------------

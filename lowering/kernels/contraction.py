@@ -33,6 +33,8 @@ class Plan:
     stores: list[tuple[int, Place, Point]]
     nest: str = "direct"
     """How it runs: `direct`, `panels` or `thin`."""
+    pairs: str = ""
+    """An operation of `loop.DOTS`, when operands are packed for it: pairs of neighbouring k in u32."""
     packed: frozenset[int] = frozenset()
     """Which of LEFT, RIGHT and PARTS another kernel has written before."""
 
@@ -61,6 +63,17 @@ class Plan:
         return 1 if axis is None else self.extents[axis]
 
     @property
+    def packed_dtype(self) -> str:
+        """What packed operands consist of."""
+        return "u32" if self.pairs else self.compute_dtype
+
+    @property
+    def steps(self) -> Extent:
+        """How many k there are, or pairs of them."""
+        k = self.extent(self.last(SUMMED))
+        return dims.ceil_div(k, 2) if self.pairs else k
+
+    @property
     def is_matrix_product(self) -> bool:
         """Whether there are columns, and one axis to sum over."""
         return self.last(COLUMNS) is not None and sum(r == SUMMED for r in self.roles.values()) == 1
@@ -75,7 +88,7 @@ class Plan:
         """Whether elements of `left` can be read one by one where they lie: numbers to compute with, those
         of a row side by side, or nothing beside a single one."""
         left, summed = self.left, self.last(SUMMED)
-        if not isinstance(left, pt.Read) or left.masks or left.dtype != self.compute_dtype:
+        if self.pairs or not isinstance(left, pt.Read) or left.masks or left.dtype != self.compute_dtype:
             return False
         if any(p.axes.intersection((self.last(ROWS), summed)) for p, _ in left.place.loaded):
             return False

@@ -28,6 +28,7 @@ from ingot.lowering.kernels.gemm_blocks import known
 from ingot.lowering.llvm.target import Target
 from ingot.tracer import dtypes
 from ingot.tracer.aval import Aval
+from ingot.tracer.primitives.elementwise import ConvertElementType
 from ingot.tracer.record import replace
 
 NEAR = 1 << 20
@@ -52,6 +53,7 @@ def prepared(plan: Plan, target: Target, constants: frozenset[int]) -> Plan:
     reads = _reads(plan.right)
     constant = bool(reads) and constants.issuperset(reads)
     if suits_panels(plan, target, constant):
+        plan = _in_pairs(plan, target)
         packed = [side for side, wanted in ((LEFT, not plan.in_place), (RIGHT, constant)) if wanted]
         return replace(plan, nest="panels", packed=frozenset(packed))
     if gemm_thin.suits(plan):
@@ -75,10 +77,32 @@ def packs(plan: Plan, target: Target, dtype_of: Callable[[int], str]) -> list[Pa
         memory = [*((v, dtype_of(v), "read") for v in reads)]
         own = replace(plan, packed=frozenset())
         access = "readwrite" if side == PARTS else "write"
-        built, count = make(own, name, target, [*memory, (side, plan.compute_dtype, access)])
-        aval = Aval((count,), dtypes.by_short[plan.compute_dtype])
+        dtype = plan.compute_dtype if side == PARTS else plan.packed_dtype
+        built, count = make(own, name, target, [*memory, (side, dtype, access)])
+        aval = Aval((count,), dtypes.by_short[dtype])
         found.append(Pack(side, built, tuple(reads), aval))
     return found
+
+
+def _in_pairs(plan: Plan, target: Target) -> Plan:
+    """The plan for an instruction that multiplies pairs of narrow numbers, where there is one for it."""
+    if plan.left.dtype == "bf16" and target.has_bf16_dot:
+        return replace(plan, pairs="dot_bf16")
+    left, right = (_narrow(p) for p in (plan.left, plan.right))
+    if left is None or right is None or not target.is_x86 or plan.last(SUMMED) is None:
+        return plan
+    return replace(plan, left=left, right=right, pairs="dot_i16")
+
+
+def _narrow(point: pt.Point) -> pt.Point | None:
+    """An integer operand as one of at most 16 bits: what wraps later may wrap before."""
+    if point.dtype in ("i8", "u8", "i16", "u16"):
+        return point
+    if point.dtype == "i32" and isinstance(point, pt.Apply):
+        (source, *_) = point.args
+        if isinstance(point.primitive, ConvertElementType) and source.dtype in ("i8", "u8", "i16"):
+            return source
+    return None
 
 
 def _reads(*points: pt.Point) -> list[int]:

@@ -52,7 +52,7 @@ class _Gemm:
         self.body = Body(self.b, names)
         self.dtype = plan.compute_dtype
         self.rows, self.columns, self.summed = (plan.last(role) for role in (ROWS, COLUMNS, SUMMED))
-        self.m, self.n, self.k = (plan.extent(axis) for axis in (self.rows, self.columns, self.summed))
+        self.m, self.n, self.k = plan.extent(self.rows), plan.extent(self.columns), plan.steps
         self.blocks = blocking(plan, target)
         self.vector = ir.vector(self.dtype, self.blocks.lanes)
         self.single = isinstance(self.k, int) and self.k <= self.blocks.depth
@@ -65,21 +65,21 @@ class _Gemm:
             self.left_buffer = names[LEFT]
         self.scratch = 0
 
-    def allocate(self, name: str, count: int) -> str:
+    def allocate(self, name: str, dtype: str, count: int) -> str:
         """Scratch for `count` numbers."""
         at = self.scratch
-        self.scratch += -(-count * ir.BYTES[self.dtype] // 64) * 64
-        return self.b.alloc(name, self.dtype, count, "scratch", at)
+        self.scratch += -(-count * ir.BYTES[dtype] // 64) * 64
+        return self.b.alloc(name, dtype, count, "scratch", at)
 
     def build(self) -> Built:
         blocks, body, plan = self.blocks, self.body, self.plan
         if RIGHT in plan.packed:
             self.panel = body.buffers[RIGHT]
         else:
-            self.panel = self.allocate("panel", blocks.depth * blocks.columns)
-        self.tile = self.allocate("tile", blocks.height * blocks.columns)
+            self.panel = self.allocate("panel", plan.packed_dtype, blocks.depth * blocks.columns)
+        self.tile = self.allocate("tile", self.dtype, blocks.height * blocks.columns)
         if not self.single:
-            self.sums = self.allocate("sums", blocks.rows * blocks.columns)
+            self.sums = self.allocate("sums", self.dtype, blocks.rows * blocks.columns)
         outer = plan.outer_axes()
         counts = [*(plan.extents[a] for a in outer), dims.ceil_div(self.m, blocks.rows),
                   dims.ceil_div(self.n, blocks.columns)]  # fmt: skip
@@ -116,7 +116,7 @@ class _Gemm:
                 self.block(scope.index, b.let(ir.minimum(k - scope.index, blocks.depth), "depth"))
 
     def block(self, start: Expr, depth: Expr) -> None:
-        """The products of k in [start, start + depth)."""
+        """The products of k, or of pairs of them, in [start, start + depth)."""
         b, blocks, plan = self.b, self.blocks, self.plan
         base: Expr = ir.index(0)
         if RIGHT in plan.packed:
@@ -186,6 +186,8 @@ class _Gemm:
 
     def product(self, left: Expr, right: Expr, total: Expr) -> Expr:
         left = ir.broadcast(left, total.type.lanes)
+        if self.plan.pairs:
+            return ir.Math(self.plan.pairs, (total, left, right))
         if self.dtype in ir.FLOATS:
             return ir.Math("fma", (left, right, total))
         return total + left * right

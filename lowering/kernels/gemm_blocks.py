@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingot.lowering.kernels.contraction import COLUMNS, ROWS, SUMMED, Plan
+from ingot.lowering.kernels.contraction import COLUMNS, ROWS, Plan
 from ingot.lowering.llvm.target import Target
 from ingot.tracer.dims import Extent
 from ingot.tracer.record import record
@@ -52,7 +52,8 @@ def blocking(plan: Plan, target: Target) -> Blocking:
 
     A block of rows, 512 x 512, fills much of a large second-level cache; half of that elsewhere. Blocks of
     rows are made as large as leaves enough pieces, since each copies its panel of columns."""
-    m, n, k = (plan.extent(plan.last(role)) for role in (ROWS, COLUMNS, SUMMED))
+    m, n = (plan.extent(plan.last(role)) for role in (ROWS, COLUMNS))
+    k = plan.steps
     lanes, width, height = tile_shape(target, plan.compute_dtype, m, n)
     most = deep = 512 if target.bits == 512 else 256
     depth = deep

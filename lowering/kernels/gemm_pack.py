@@ -3,6 +3,9 @@
 Right: panels of columns; for each k the columns of a panel side by side. They are made by the piece that
 uses them or, of constants, once for all calls by a kernel of their own.
 
+Narrow numbers that an instruction multiplies in pairs (`loop.DOTS`) are laid out as such: two neighbouring k
+in a u32. All of this module then counts pairs where it says k.
+
 Left, where its elements cannot be broadcast from where they lie: a kernel of its own evaluates it, as rows
 or, when it lies in columns, as tiles of rows; for each k the rows of a tile side by side.
 """
@@ -35,7 +38,7 @@ def build_right(plan: Plan, name: str, target: Target, buffers: Memory) -> tuple
     """The kernel that writes all panels of `right` to its last buffer, and how many numbers these are."""
     blocks = blocking(plan, target)
     body = body_of(name, buffers)
-    columns, k = plan.extent(plan.last(COLUMNS)), plan.extent(plan.last(SUMMED))
+    columns, k = plan.extent(plan.last(COLUMNS)), plan.steps
     outer = outer_of(plan, plan.right)
     counts = [*(plan.extents[a] for a in outer), dims.ceil_div(columns, blocks.columns)]
     pieces = dims.product(counts)
@@ -131,6 +134,57 @@ def evaluated(
         return body.b.let(ir.broadcast(ir.convert(body[point], dtype), lanes), "v")
 
 
+def across(
+    body: Body, plan: Plan, point: Point, axis: int | None, base: Expr, lanes: int, mask: Expr | None, k: Expr
+) -> Expr:
+    """A vector along rows or columns, of one k or of a pair of them."""
+    summed = plan.last(SUMMED)
+
+    def at(k: Expr, dtype: str) -> Expr:
+        with ExitStack() as stack:
+            at_axis(body, stack, summed, k)
+            return evaluated(body, point, axis, base, lanes, mask, dtype)
+
+    if not plan.pairs:
+        return at(k, plan.packed_dtype)
+    narrow, extent = _NARROW[plan.pairs], plan.extent(summed)
+    first = at(body.b.let(k * 2, "k"), narrow)
+    if isinstance(extent, int) and extent % 2 == 0:
+        return _paired(body, first, at(body.b.let(k * 2 + 1, "k"), narrow))
+    end = body.extent(extent)
+    second = at(body.b.let(ir.minimum(k * 2 + 1, end - 1), "k"), narrow)
+    there = ir.broadcast(k * 2 + 1 < end, lanes)
+    return _paired(body, first, ir.select(there, second, _zero(second)))
+
+
+def along(body: Body, plan: Plan, point: Point, lanes: int, mask: Expr | None, k: Expr) -> Expr:
+    """A vector along k, or along pairs of them."""
+    summed = plan.last(SUMMED)
+    if not plan.pairs:
+        return evaluated(body, point, summed, k, lanes, mask, plan.packed_dtype)
+    narrow, extent = _NARROW[plan.pairs], plan.extent(summed)
+    inside: Expr | None = None
+    if mask is not None or not (isinstance(extent, int) and extent % 2 == 0):
+        inside = body.b.let(ir.lane_mask(k * 2, body.extent(extent), 2 * lanes), "inside")
+    both = evaluated(body, point, summed, k * 2, 2 * lanes, inside, narrow)
+    if inside is not None and not isinstance(point, pt.Read):  # what lies beyond must add nothing
+        both = body.b.let(ir.select(inside, both, _zero(both)), "v")
+    return _paired(body, *(ir.Shuffle(both, both, tuple(range(i, 2 * lanes, 2))) for i in (0, 1)))
+
+
+_NARROW = {"dot_bf16": "bf16", "dot_i16": "i16"}
+
+
+def _zero(like: Expr) -> Expr:
+    return ir.const(0, like.type)
+
+
+def _paired(body: Body, first: Expr, second: Expr) -> Expr:
+    """Two vectors of 16 bits as one of 32."""
+    low, high = (ir.convert(ir.Bitcast(x, "u16"), "u32") for x in (first, second))
+    return body.b.let(low | high << 16, "pair")
+
+
 # -- left -------------------------------------------------------------------------------------------
 
 
@@ -170,7 +224,7 @@ class LeftLayout:
             self.write_tiles(body, plan, memory, start, lo, hi)
             return
         b, lanes, left = body.b, self.blocks.lanes, plan.left
-        k = body.extent(plan.extent(plan.last(SUMMED)))
+        k = body.extent(plan.steps)
         with b.loop("r", lo, hi) as scope, ExitStack() as stack:
             assert scope.index is not None
             at_axis(body, stack, plan.last(ROWS), scope.index)
@@ -178,8 +232,7 @@ class LeftLayout:
             body.emit(pt.reachable([left]))
 
             def part(j: Expr, mask: Expr | None, carried: Sequence[Expr]) -> Sequence[Expr]:
-                value = evaluated(body, left, plan.last(SUMMED), j, lanes, mask, plan.compute_dtype)
-                b.store(memory, base + j, value, mask)
+                b.store(memory, base + j, along(body, plan, left, lanes, mask, j), mask)
                 return ()
 
             vector_loop(b, ir.index(0), k, lanes, [[]], part)
@@ -193,10 +246,8 @@ class LeftLayout:
         end = body.extent(plan.extent(plan.last(ROWS)))
         safe = b.let(ir.maximum(ir.minimum(hi, end - (len(parts) * lanes - 1)), lo), "safe")
         safe = b.let(safe + (lo - safe) % height, "safe")  # tiles from here on reach beyond the last row
-        with b.loop("k", 0, body.extent(plan.extent(plan.last(SUMMED)))) as scope, ExitStack() as stack:
+        with b.loop("k", 0, body.extent(plan.steps)) as scope, body.block():
             assert scope.index is not None
-            at_axis(body, stack, plan.last(SUMMED), scope.index)
-            body.emit(pt.reachable([left]))
             for first, last, masked in ((lo, safe, False), (safe, hi, True)):
                 with b.loop("r", first, last, height) as tile:
                     assert tile.index is not None
@@ -204,14 +255,13 @@ class LeftLayout:
                     at = b.let(start + row // height * stride + scope.index * height, "at")
                     for u in parts:
                         mask = b.let(ir.lane_mask(row + u, end, lanes), "mask") if masked else None
-                        value = evaluated(body, left, plan.last(ROWS), row + u, lanes, mask,
-                                          plan.compute_dtype)  # fmt: skip
+                        value = across(body, plan, left, plan.last(ROWS), row + u, lanes, mask, scope.index)
                         b.store(memory, at + u, value)
 
 
 def left_layout(plan: Plan, blocks: Blocking) -> LeftLayout:
     tiles = unit(plan.left, plan.last(ROWS)) and not unit(plan.left, plan.last(SUMMED))
-    k = plan.extent(plan.last(SUMMED))
+    k = plan.steps
     if not tiles:
         return LeftLayout(False, blocks, k + blocks.lanes)
     beyond = -(-blocks.height // blocks.lanes) * blocks.lanes
@@ -226,12 +276,11 @@ class Panels:
     that lies along k is read in vectors of k and transposed in registers."""
 
     def __init__(self, body: Body, plan: Plan, blocks: Blocking, memory: str) -> None:
-        self.body, self.b, self.point, self.memory = body, body.b, plan.right, memory
-        self.columns, self.summed = plan.last(COLUMNS), plan.last(SUMMED)
+        self.body, self.b, self.plan, self.memory = body, body.b, plan, memory
+        self.columns = plan.last(COLUMNS)
         self.extent = plan.extent(self.columns)
         self.lanes, self.width, self.size = blocks.lanes, blocks.width, blocks.columns
-        self.dtype = plan.compute_dtype
-        self.transposed = unit(self.point, self.summed) and not unit(self.point, self.columns)
+        self.transposed = unit(plan.right, plan.last(SUMMED)) and not unit(plan.right, self.columns)
 
     def pack(self, column: Expr, start: Expr, depth: Expr, base: Expr) -> None:
         """The panel from `column` on, of the `depth` k from `start`, to memory from `base` on."""
@@ -257,12 +306,13 @@ class Panels:
         masks: list[Expr | None] = [None for _ in offsets]
         if end is not None:
             masks = [b.let(ir.lane_mask(column + o, end, self.lanes), "mask") for o in offsets]
-        with b.loop("p", lo, hi) as scope, ExitStack() as stack:
+        with b.loop("p", lo, hi) as scope, self.body.block():
             assert scope.index is not None
-            at_axis(self.body, stack, self.summed, start + scope.index)
+            k = b.let(start + scope.index, "k")
             at = b.let(base + scope.index * self.size, "at")
             for offset, mask in zip(offsets, masks, strict=True):
-                value = self.vector(self.columns, column + offset, mask)
+                value = across(self.body, self.plan, self.plan.right, self.columns, column + offset,
+                               self.lanes, mask, k)  # fmt: skip
                 b.store(self.memory, at + offset, value)
 
     def squares(self, column: Expr, start: Expr, border: Expr, base: Expr) -> None:
@@ -280,13 +330,11 @@ class Panels:
                         # a column beyond the last one is the last one again: it may be read
                         index = b.let(ir.minimum(first + i, last), "column")
                         at_axis(self.body, stack, self.columns, index)
-                        found.append(self.vector(self.summed, start + scope.index, None))
+                        k = b.let(start + scope.index, "k")
+                        found.append(along(self.body, self.plan, self.plan.right, lanes, None, k))
                 at = b.let(base + scope.index * size + across.index, "at")
                 for i, value in enumerate(transposed(b, found)):
                     b.store(self.memory, at + i * size, value)
-
-    def vector(self, axis: int | None, base: Expr, mask: Expr | None) -> Expr:
-        return evaluated(self.body, self.point, axis, base, self.lanes, mask, self.dtype)
 
 
 def transposed(b: Builder, rows: Sequence[Expr]) -> list[Expr]:

@@ -147,6 +147,8 @@ class _Emitter:
         if stmt.kind == "parallel":
             lo, hi = "%begin", w.op(f"call i64 @llvm.smin.i64(i64 %end, i64 {hi})")
         inits = [self.value(init) for init in stmt.inits]
+        if self.fills_registers(stmt.carried):
+            self.free_registers()
         before, head, exit_ = w.block, self.block("loop"), self.block("exit")
         w.do(f"br i1 {w.op(f'icmp slt i64 {lo}, {hi}')}, label %{head}, label %{exit_}")
         w.start(head)
@@ -166,6 +168,18 @@ class _Emitter:
             self.values[var.name] = w.op(
                 f"phi {register_type(var.type)} [ {init}, %{before} ], [ {given}, %{last} ]"
             )
+
+    def fills_registers(self, carried: Sequence[Var]) -> bool:
+        """Whether values that a loop carries leave few vector registers for anything else."""
+        sizes = (BYTES[v.type.dtype] * v.type.lanes * 8 for v in carried if v.type.lanes > 1)
+        return 2 * sum(size // self.target.bits for size in sizes) > self.target.registers
+
+    def free_registers(self) -> None:
+        """Keep nothing in vector registers here. LLVM moves constants of what follows out of all loops, and
+        then has no registers for the sums of the innermost one."""
+        name = {128: "xmm", 256: "ymm", 512: "zmm"}[self.target.bits] if self.target.is_x86 else "v"
+        used = ",".join(f"~{{{name}{i}}}" for i in range(self.target.registers))
+        self.w.do(f'call void asm sideeffect "", "{used}"()')
 
     def phis(self, variables: Sequence[Var], block: str) -> list[tuple[int, Var]]:
         """Leave room for a phi per variable; `fill` writes them when the loop's end is known."""
@@ -447,6 +461,9 @@ class _Emitter:
         if op == "fma":
             a, b, c = (self.got(x) for x in args)
             return self.operations.fma(a, b, c, args[0].type)
+        if op in ir.DOTS:
+            total, a, b = (self.got(x) for x in args)
+            return self.operations.dot(op, total, a, b, args[0].type.lanes)
         names = []
         for x in args:  # the routine sees its operands as variables
             name = f".{len(self.values)}"

@@ -215,6 +215,34 @@ class Operations:
         t = llvm_type(scalar, lanes)
         return self.w.op(f"fadd {t} {self.w.op(f'fmul {t} {a}, {b}')}, {c}")
 
+    def dot(self, op: str, total: str, a: str, b: str, lanes: int) -> str:
+        """`total` and the products of pairs of narrow numbers, by one instruction where there is one."""
+        w, whole, wide = self.w, lanes * 32 == self.target.bits, llvm_type("i32", lanes)
+        if op == "dot_bf16":
+            if self.target.has_bf16_dot and whole and lanes == 16:
+                pairs = [w.op(f"bitcast {wide} {x} to <32 x bfloat>") for x in (a, b)]
+                given = ", ".join(f"<32 x bfloat> {x}" for x in pairs)
+                return w.op(
+                    f"call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> {total}, {given})"
+                )
+            f32 = llvm_type("float", lanes)
+            for cut in (f"shl {wide} {{x}}, {literal(16, 'i32', lanes)}",
+                        f"and {wide} {{x}}, {literal(-65536, 'i32', lanes)}"):  # fmt: skip
+                low, high = (w.op(f"bitcast {wide} {w.op(cut.format(x=x))} to {f32}") for x in (a, b))
+                total = self.fma(low, high, total, vector("f32", lanes))
+            return total
+        if self.target.is_x86 and whole:  # with the addition one instruction, where the target has it
+            name = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}[lanes]
+            halves = llvm_type("i16", 2 * lanes)
+            given = ", ".join(f"{halves} {w.op(f'bitcast {wide} {x} to {halves}')}" for x in (a, b))
+            return w.op(f"add {wide} {total}, {w.op(f'call {wide} @llvm.x86.{name}({given})')}")
+        sixteen = literal(16, "i32", lanes)
+        for shifted in (True, False):
+            parts = [w.op(f"shl {wide} {x}, {sixteen}") if shifted else x for x in (a, b)]
+            parts = [w.op(f"ashr {wide} {x}, {sixteen}") for x in parts]
+            total = w.op(f"add {wide} {total}, {w.op(f'mul {wide} {parts[0]}, {parts[1]}')}")
+        return total
+
     # conversions
 
     def convert(self, x: str, source: Type, dtype: str) -> str:

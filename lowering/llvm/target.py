@@ -41,6 +41,11 @@ class Target:
     def is_x86(self) -> bool:
         return self.triple.startswith("x86_64")
 
+    @property
+    def has_bf16_dot(self) -> bool:
+        """Whether `dot_bf16` is an instruction."""
+        return "+avx512bf16" in self.features
+
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` (a short name) fill one vector register."""
         # imported late: a process that only loads cached code needs the target's key, not the loop IR
