@@ -144,9 +144,12 @@ class FunctionExporter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
-        if kind is None:
+        if exc_type is None:
             self.close()
         self._closed = True
 

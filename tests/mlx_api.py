@@ -142,6 +142,7 @@ def _shown(value: Any) -> str:
 
 def _normal(text: str) -> str:
     text = text.replace("ingot.", "").replace("mlx.core.", "").replace('"', "'").replace("()", "[]")
+    text = re.sub(r"^\((.*?),?\)$", r"[\1]", text)  # a tuple serves as a list
     return re.sub(r"^<?Dtype (\w+)>?$", r"\1", text)
 
 

@@ -412,3 +412,43 @@ def test_dot() -> None:
         and 'label="add"' in text
         and '"x" -> p0' in text
     )
+
+
+@pytest.mark.parametrize("mode", ["affine", "mxfp4", "mxfp8", "nvfp4"])
+def test_quantized(mode: str) -> None:
+    random = np.random.default_rng(6)
+    w = (random.normal(size=(4, 128)) * np.exp2(random.integers(-6, 6, (4, 1)))).astype(np.float32)
+    w[0, :64] = 0
+    x = random.normal(size=(3, 128)).astype(np.float32)
+    few = ((64, 4),) if mode == "affine" else ((None, None),)
+    sizes = [(32, 3), (128, 5), (64, 6), (32, 8), (64, 2), (64, 1), (32, 7), (48, 4), *few]
+    for group, bits in sizes if mode == "affine" else [(None, None), (64, 4)]:
+        options = {"group_size": group, "bits": bits, "mode": mode}
+        compare(lambda M, w, o=options: M.quantize(w, **o), w, what=str(options))
+        if (group, bits) in ((32, 7), (48, 4)) or (mode != "affine" and bits):
+            continue
+
+        def through(M: Any, w: Any, o: Any = options) -> Any:
+            return M.dequantize(*M.quantize(w, **o), **o)
+
+        def product(M: Any, x: Any, w: Any, o: Any = options) -> Any:
+            return M.quantized_matmul(x, *M.quantize(w, **o), **o)
+
+        def other(M: Any, x: Any, w: Any, o: Any = options) -> Any:
+            return M.quantized_matmul(x[:, :4], *M.quantize(w, **o), transpose=False, **o)
+
+        def chosen(M: Any, x: Any, w: Any, o: Any = options) -> Any:
+            parts = M.quantize(M.stack([w, w * 2, w * 3]), **o)
+            return M.gather_qmm(x[None], *parts, rhs_indices=M.array([2, 0], M.uint32), **o)
+
+        for call in (through,):
+            compare(call, w, what=str(options))
+        for call in (product, other, chosen):
+            compare(call, x, w, what=f"{call.__name__} {options}")
+    if mode in ("nvfp4", "mxfp8"):
+        a, b = mx.array(x), mx.array(w)
+        read = [mx.dequantize(*mx.quantize(z, mode=mode), mode=mode, dtype=mx.float32) for z in (a, b)]
+        want = np.array(read[0] @ read[1].T)
+        np.testing.assert_allclose(np.array(mx.qqmm(a, b, mode=mode)), want, rtol=1e-4, atol=1e-4)
+        got = mx.gather_qqmm(a[None], b[None], rhs_indices=mx.array([0]), mode=mode)
+        np.testing.assert_allclose(np.array(got)[0], want, rtol=1e-4, atol=1e-4)

@@ -168,6 +168,14 @@ from ingot.tracer.ops.math import (
     view,
     where,
 )
+from ingot.tracer.ops.quantized import (
+    dequantize,
+    gather_qmm,
+    gather_qqmm,
+    qqmm,
+    quantize,
+    quantized_matmul,
+)
 from ingot.tracer.ops.reduce import (
     all,
     any,
@@ -308,6 +316,7 @@ __all__ = [
     "cumulative_sum",
     "degrees",
     "depends",
+    "dequantize",
     "diag",
     "diagonal",
     "diff",
@@ -332,6 +341,8 @@ __all__ = [
     "full",
     "full_like",
     "gather_mm",
+    "gather_qmm",
+    "gather_qqmm",
     "greater",
     "greater_equal",
     "hadamard_transform",
@@ -388,6 +399,9 @@ __all__ = [
     "power",
     "prod",
     "put_along_axis",
+    "qqmm",
+    "quantize",
+    "quantized_matmul",
     "radians",
     "real",
     "reciprocal",
