@@ -25,7 +25,7 @@ from ingot.lowering.llvm.target import host
 from ingot.runtime import native_code, threads
 from ingot.runtime.executable import Executable
 from ingot.runtime.loader import LoadedImage
-from ingot.runtime.storage import pool
+from ingot.runtime.storage import ALIGNMENT, pool
 from ingot.tracer import config
 from ingot.tracer import state as tracer_state
 from ingot.tracer.array import Storage, Value, array, leaf, wrap
@@ -39,16 +39,16 @@ _VERSIONS = ((3, 11), (3, 12), (3, 13))
 # Structures of `dispatch_native` that are filled here: all fields are words, in this order.
 API = (
     "dealloc", "new_tuple", "new_list", "new_dict", "set_item", "next_item", "integer", "allocate",
-    "call_no_arguments", "save_thread", "restore_thread", "new_array", "none", "true", "false", "zero",
-    "array_type", "value_type", "storage_type", "numpy_type", "tuple_type", "list_type", "dict_type",
-    "int_type", "float_type", "str_type", "float64", "running", "value_weak", "immortal",
+    "call_no_arguments", "save_thread", "restore_thread", "new_array", "set_base", "none", "true", "false",
+    "zero", "array_type", "value_type", "storage_type", "numpy_type", "tuple_type", "list_type", "dict_type",
+    "int_type", "float_type", "str_type", "float64", "bytes", "running", "value_weak", "immortal",
 )  # fmt: skip
 TABLE = ("api", "slots", "mask", "enabled", "owner", "takes_float64")
 ENTRY = (
     "hash", "n_words", "words", "code", "context", "n_outputs", "outputs", "tree", "release", "hold",
     "exclusive", "busy",
 )  # fmt: skip
-OUTPUT = ("aval", "dtype", "axes", "extents", "ring", "turn", "make")
+OUTPUT = ("aval", "dtype", "axes", "extents", "ring", "turn", "make", "padded")
 SLOTS: dict[type, dict[str, int]] = {
     Dispatched: {"_native_call": 16, "_native_table": 24},
     array: {"_value": 16},
@@ -60,14 +60,13 @@ WORDS, LEAVES, OUTPUTS, COUNT = 1024, 256, 64, 256
 TUPLE, LIST, DICT, LEAF, STATIC = 1, 2, 3, 10, 11
 """Constants of `dispatch_native`."""
 
-_SMALL = 1 << 12
-"""Bytes of results that NumPy allocates; of these an entry keeps `_KEPT`, of larger ones two."""
+_TINY, _SMALL, _LARGE = 1 << 8, 1 << 12, 1 << 20
+"""Bytes up to which results lie anywhere, are allocated by NumPy, and are kept."""
 _KEPT = 4
-_LARGE = 1 << 20
-"""Bytes of results that are not kept."""
+"""Results that are kept of each shape and dtype."""
 _MOST_KEPT = 1 << 25
-"""Bytes of results that all entries keep together."""
-_MOST_ENTRIES = 4096
+"""Bytes of all results that are kept."""
+_FEW, _MOST_ENTRIES = 32, 4096
 _MOST_WORKSPACE = 1 << 20
 _SHORT = 20e-6
 """Seconds of a program during which other Python threads can wait."""
@@ -77,7 +76,7 @@ _BASICSIZE, _VECTORCALL_OFFSET, _CALL, _FLAGS = 32, 56, 128, 168
 _HAVE_VECTORCALL = 1 << 11
 _MEMBER, _MEMBER_TYPE, _MEMBER_OFFSET, _MEMBER_FLAGS = 40, 8, 16, 24
 _OBJECT, _NUMBER, _READ_ONLY = 16, 18, 1
-_NEW_ARRAY = 94  # PyArray_NewFromDescr in NumPy's table of functions
+_NEW_ARRAY, _SET_BASE = 94, 282  # PyArray_NewFromDescr, PyArray_SetBaseObject in NumPy's table of functions
 _CAPSULES = ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath")
 
 
@@ -155,6 +154,7 @@ class Table:
         self.native, self.enabled = native, enabled
         self.entries: list[Entry] = []
         self._old: list[Any] = []
+        self._seen: dict[bytes, int] = {}
         self._slots = (ctypes.c_void_p * 8)()
         values = (native.address, ctypes.addressof(self._slots), 7, id(enabled), id(self), float64)
         self.memory = (ctypes.c_uint64 * len(TABLE))(*values)
@@ -180,8 +180,18 @@ class Table:
             at = (at + 1) & mask
         self._slots[at] = entry.address
 
-    def knows(self, words: Any, hash: int) -> bool:
-        return any(e.hash == hash and bytes(e.words) == bytes(words) for e in self.entries)
+    def wants(self, words: Any) -> bool:
+        """Whether a call with these words, which Python has answered, is to have an entry. Where there are
+        many of them, shapes may never come again: a call has to come twice."""
+        key = bytes(words)
+        if len(self._seen) >= 4 * _MOST_ENTRIES:
+            self._seen.clear()
+        times = self._seen[key] = self._seen.get(key, 0) + 1
+        return times == (1 if len(self.entries) < _FEW else 2)
+
+    def defer(self, words: Any) -> None:
+        """Take the call just asked for as one that was not made."""
+        self._seen[bytes(words)] -= 1
 
 
 _tables: weakref.WeakSet[Table] = weakref.WeakSet()
@@ -195,7 +205,6 @@ class Entry:
     ) -> None:
         self.words, self.hash, self.tree = words, hash, tree
         self.kept = [kept, *outputs]
-        self.kept_bytes = 0
         rows = [self._output(aval) for aval in outputs]
         self.outputs = (ctypes.c_uint64 * max(1, len(OUTPUT) * len(rows)))(*[w for row in rows for w in row])
         self.memory = (ctypes.c_uint64 * len(ENTRY))()
@@ -217,19 +226,47 @@ class Entry:
         extents = (ctypes.c_int64 * max(1, len(shape)))(*shape)
         dtype, nbytes = aval.dtype.numpy, int(aval.nbytes)
         make = None if nbytes <= _SMALL else partial(pool.empty, shape, dtype)
-        count = _KEPT if make is None else 2
-        ring: list[Any] | None = [None] * count
-        if nbytes > _LARGE or _kept_bytes + count * nbytes > _MOST_KEPT:
-            ring = None
-        else:
-            _kept_bytes += count * nbytes
-            self.kept_bytes += count * nbytes
+        ring = _ring(aval)
         self.kept += (extents, dtype, make, ring)
-        return (id(aval), id(dtype), aval.ndim, ctypes.addressof(extents), _id(ring), 0, _id(make))
+        padded = nbytes + ALIGNMENT if make is None and nbytes > _TINY else 0
+        return (id(aval), id(dtype), aval.ndim, ctypes.addressof(extents), _id(ring), 0, _id(make), padded)
+
+
+class Ring(list[Any]):
+    """Results to give out again, or None: those of one shape and dtype that native code made last."""
+
+    __slots__ = ("nbytes", "__weakref__")
+
+    def __init__(self, nbytes: int) -> None:
+        global _kept_bytes
+        super().__init__([None] * _KEPT)
+        self.nbytes = nbytes
+        _kept_bytes += nbytes
 
     def __del__(self) -> None:
         global _kept_bytes
-        _kept_bytes -= self.kept_bytes
+        _kept_bytes -= self.nbytes
+
+
+_rings: weakref.WeakValueDictionary[Aval, Ring] = weakref.WeakValueDictionary()
+
+
+def _ring(aval: Aval) -> Ring | None:
+    """The results of `aval` that are kept; None when they are too large."""
+    ring = _rings.get(aval)
+    nbytes = _KEPT * int(aval.nbytes)
+    if ring is None and nbytes <= _KEPT * _LARGE and _kept_bytes + nbytes <= _MOST_KEPT:
+        ring = _rings[aval] = Ring(nbytes)
+    return ring
+
+
+def _empty_rings() -> None:
+    for ring in list(_rings.values()):
+        for i in range(len(ring)):
+            ring[i] = None
+
+
+pool.when_cleared.append(_empty_rings)
 
 
 def _id(x: object) -> int:
@@ -242,26 +279,30 @@ def dispatch(function: Dispatched, call: Call) -> bool:
     executable = call.executable
     if native is None or not isinstance(executable, Executable) or executable.needs_python:
         return False
-    tree = _tree_words(call.out_tree, call.statics)
-    if tree is False or not _same_leaves(call) or not _plain(call.operands):
-        return False
     words, hash = native.words(call.args, call.kwargs, call.float64) or (None, 0)
-    keys = list(_strings((call.args, call.kwargs)))
-    if words is None or not all(sys.intern(key) is key for key in keys):
+    if words is None:
         return False
-    ready = executable.ready([v.view for v in call.operands if v.view is not None])
-    if ready is None:
-        return True  # later
-    layout, workspace = ready.layout, ready.workspace
-    if len(layout.outputs) > OUTPUTS or workspace is not None and workspace.nbytes > _MOST_WORKSPACE:
-        return False
-    kept = (keys, call.out_tree, call.statics, executable, ready)
     with _lock:
         table = function.__dict__.get("_dispatch")
         if table is None or len(table.entries) >= _MOST_ENTRIES:
-            table = Table(native, call.enabled, call.float64)
-        if table.knows(words, hash):
+            forget(function)
+            table = function.__dict__["_dispatch"] = Table(native, call.enabled, call.float64)
+        if not table.wants(words):
             return True
+        keys = list(_strings((call.args, call.kwargs)))
+        tree = _tree_words(call.out_tree, call.statics)
+        if tree is False or not _same_leaves(call) or not _plain(call.operands):
+            return False
+        if not all(sys.intern(key) is key for key in keys):
+            return False
+        ready = executable.ready([v.view for v in call.operands if v.view is not None])
+        if ready is None:
+            table.defer(words)
+            return True
+        layout, workspace = ready.layout, ready.workspace
+        if len(layout.outputs) > OUTPUTS or workspace is not None and workspace.nbytes > _MOST_WORKSPACE:
+            return False
+        kept = (keys, call.out_tree, call.statics, executable, ready)
         code = executable.code.entry_address
         entry = Entry(words, hash, code, ready.frame.address, layout.outputs, tree, kept)
         if executable.seconds(layout) > _SHORT:
@@ -309,11 +350,8 @@ if hasattr(os, "register_at_fork"):
 def _point(function: Any, table: Table) -> None:
     """Let calls of a function go to native code."""
     _accept(type(function))
-    before = function.__dict__.get("_dispatch")
     _word(id(function) + SLOTS[Dispatched]["_native_table"]).value = table.address
     _word(id(function) + SLOTS[Dispatched]["_native_call"]).value = table.native.call
-    function.__dict__["_dispatch"] = table
-    del before  # only now that nothing points to it
 
 
 def _same_leaves(call: Call) -> bool:
@@ -505,11 +543,11 @@ def _api_words() -> list[int]:
     )  # fmt: skip
     objects = (
         None, True, False, 0, array, Value, Storage, np.ndarray, tuple, list, dict, int, float, str,
-        np.dtype(np.float64), tracer_state._running,
+        np.dtype(np.float64), np.dtype(np.uint8), tracer_state._running,
     )  # fmt: skip
     return [
         *map(_address, functions),
-        _word(numpy + 8 * _NEW_ARRAY).value,
+        *(_word(numpy + 8 * number).value for number in (_NEW_ARRAY, _SET_BASE)),
         *map(id, objects),
         Value.__weakrefoffset__ & (1 << 64) - 1,  # type: ignore[attr-defined]
         1 << 31 if sys.version_info >= (3, 12) else 0,
@@ -540,34 +578,43 @@ class _Probe(Dispatched):
         return -2 * x.item()
 
 
+def _aligned(x: array) -> bool:
+    return x._value.view.__array_interface__["data"][0] % ALIGNMENT == 0
+
+
 def _try(native: _Native) -> None:
     """Call a function whose program is in the image itself."""
     probe = _Probe()
     aval = probe.inputs[0].aval
     x, y = map(wrap, probe.inputs)
     table = Table(native, [True], True)
-    words, hash = native.words((x,), {"key": 5}, True) or (None, 0)
-    _require(words is not None, "describes nothing in a test")
-    entry = Entry(words, hash, native.image.address("twice"), 0, (aval,), None, None)
-    table.add(entry)
+    entries: list[Entry] = []
+    for given, result in ((x, aval), (x, Aval((100,), aval.dtype))):
+        words, hash = native.words((given,), {"key": len(entries)}, True) or (None, 0)
+        _require(words is not None, "describes nothing in a test")
+        program = native.image.address("twice")
+        entries.append(Entry(words, hash, program, 0, (result,), None, None))
+        table.add(entries[-1])
+    probe.__dict__["_dispatch"] = table
     _point(probe, table)
 
     def calls() -> bool:
-        answers = [probe(x, key=5) for _ in range(2 * _KEPT)]
-        right = all(type(a) is array and a.tolist() == [42] and a._value.serial == 0 for a in answers)
+        answers = [probe(x, key=i % 2) for i in range(4 * _KEPT)]
+        right = all(type(a) is array and a.tolist()[0] == 42 and a._value.serial == 0 for a in answers)
+        right = right and all(a.shape == (100,) and _aligned(a) for a in answers[1::2])
         memory = {a._value.view.__array_interface__["data"][0] for a in answers}
         return right and len(memory) == len(answers)
 
     _require(calls() and calls(), "wrong results in a test")
-    _require(probe(x, key=6) == probe(x) == -42 and probe(y, key=5) == -14, "wrong ways in a test")
-    made = probe(x, key=5)._value
-    ring = next(held for held in entry.kept if type(held) is list)
-    _require(any(made is value for value in ring), "keeps no results in a test")
-    objects: list[Any] = [aval, aval.dtype.numpy, x, y, x._value, y._value.view, made, table, entry]
+    _require(probe(x, key=6) == probe(x) == -42 and probe(y, key=0) == -14, "wrong ways in a test")
+    made = probe(x, key=1)._value
+    ring = _rings.get(made.aval)
+    _require(ring is not None and any(made is value for value in ring), "keeps no results in a test")
+    objects: list[Any] = [aval, aval.dtype.numpy, x, y, x._value, y._value.view, made, table, *entries]
     objects += [array, Value, Storage, None, 0, False, "key"]
     for _ in range(3):  # another thread may do something meanwhile
         before = [sys.getrefcount(o) for o in objects]
-        calls(), probe(y, key=5)
+        calls(), probe(y, key=1)
         after = [sys.getrefcount(o) for o in objects]
         if before == after:
             return

@@ -39,6 +39,7 @@ from ingot.lowering.native.language import (
 WORDS, LEAVES, OUTPUTS, DEPTH = 1024, 256, 64, 32
 """Most words, arrays, results of a call, and levels of nesting."""
 MOST_AXES = 30
+ALIGNMENT = 64
 AXES_AT = 1 << 58
 """The word of an array: the address of its dtype plus its axes plus 1, times this. Its extents follow."""
 TUPLE, LIST, DICT, NONE, TRUE, FALSE, INT, FLOAT, STR, LEAF, STATIC = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
@@ -138,6 +139,7 @@ class Api(Struct):
     save_thread: Callable[[], ptr]
     restore_thread: Callable[[ptr], None]
     new_array: Callable[[Type, Object, i32, ptr, ptr, ptr, i32, Object], NumpyArray]
+    set_base: Callable[[NumpyArray, NumpyArray], i32]
     none: Object
     true: Object
     false: Object
@@ -153,6 +155,8 @@ class Api(Struct):
     float_type: Type
     str_type: Type
     float64: Object
+    bytes: Object
+    """The dtype of single bytes."""
     running: List
     value_weak: i64
     """Where a value has its list of weak references."""
@@ -201,6 +205,8 @@ class Output(Struct):
     turn: i64
     make: Object
     """Makes the NumPy array; null: NumPy does."""
+    padded: i64
+    """Bytes with room to begin at a multiple of `ALIGNMENT`; 0: wherever NumPy likes."""
 
 
 class State(Struct):
@@ -509,10 +515,25 @@ def _new_view(api: Api, output: Output) -> NumpyArray:
     """Memory for a result; null, with an exception, when there is none."""
     if output.make != null:
         return cast(NumpyArray, api.call_no_arguments(output.make))
+    data: ptr = null
+    root: NumpyArray = null
+    if output.padded != 0:
+        extent = stack(i64, 1)
+        extent[0] = output.padded
+        _hold(api, api.bytes)
+        root = api.new_array(api.numpy_type, api.bytes, 1, extent, null, null, 0, null)
+        if root == null:
+            return null
+        data = offset(root.data, -cast(i64, root.data) & (ALIGNMENT - 1))
     _hold(api, output.dtype)
-    return api.new_array(
-        api.numpy_type, output.dtype, i32(output.axes), output.extents, null, null, 0, null
-    )
+    extents = output.extents
+    view = api.new_array(api.numpy_type, output.dtype, i32(output.axes), extents, null, data, WRITEABLE, null)
+    if root != null and view == null:
+        _drop(api, cast(Object, root))
+    elif root != null and api.set_base(view, root) != 0:
+        _drop(api, cast(Object, view))
+        return null
+    return view
 
 
 @native

@@ -11,7 +11,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class Pool:
         self.active_bytes = 0
         self.peak_bytes = 0
         self._free: dict[int, list[mmap.mmap]] = {}
+        self.when_cleared: list[Callable[[], None]] = []
+        """Called before all free buffers are given back."""
         # finalisers run in the garbage collector, possibly while this thread holds the lock
         self._lock = threading.RLock()
 
@@ -60,6 +62,8 @@ class Pool:
 
     def clear(self) -> None:
         """Give all free buffers back to the system."""
+        for told in self.when_cleared:
+            told()
         with self._lock:
             self._free.clear()
             self.free_bytes = 0

@@ -432,6 +432,52 @@ def test_results_die():
     assert reference() is None or reference().view.tolist() == [2.0]
 
 
+def test_kept_results_are_given_back():
+    f, g = (mx.compile(lambda x, k=k: x + k) for k in (1, 2))
+    x = mx.array(np.ones(5000, np.float32))
+    assert is_native(warm(f, x)) and is_native(warm(g, x))
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    results = [f(x), g(x)]
+    assert mx.get_active_memory() > before
+    del results
+    mx.clear_cache()
+    assert mx.get_active_memory() == before
+    assert f(x).tolist() == [2.0] * 5000
+
+
+def test_results_are_aligned():
+    f = mx.compile(lambda x: x + 1)
+    for n in (65, 100, 1024, 1025, 9000):
+        x = mx.array(np.zeros(n, np.float32))
+        held = [f(x) for _ in range(12)]
+        assert is_native(held[-1])
+        assert all(np.asarray(y).__array_interface__["data"][0] % 64 == 0 for y in held)
+        assert all(y.tolist() == [1.0] * n for y in held)
+
+
+def test_many_shapes():
+    f = mx.compile(lambda x: x + 1, shapeless=True)
+    once = [mx.array(np.zeros(n, np.float32)) for n in range(1, 200)]
+    for x in once:
+        assert f(x).shape == x.shape
+    table = f.__dict__["_dispatch"]
+    assert len(table.entries) == dispatch._FEW
+    for x in once:
+        f(x)
+    assert len(table.entries) == len(once)
+    assert all(is_native(f(x)) and f(x).tolist() == [1.0] * x.size for x in once)
+
+
+def test_tables_begin_anew_when_they_are_full(monkeypatch):
+    monkeypatch.setattr(dispatch, "_MOST_ENTRIES", 8)
+    f = mx.compile(lambda x: x + 1)
+    for _ in range(3):
+        for n in range(1, 30):
+            assert f(np.zeros(n, np.float32)).tolist() == [1.0] * n
+            assert len(f.__dict__["_dispatch"].entries) <= 8
+
+
 def test_results_take_part_in_everything():
     f = mx.compile(lambda x: x + 1)
     x = arr(1.0, 2.0)

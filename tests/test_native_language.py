@@ -55,6 +55,7 @@ def test_loops_and_branches(image):
     cases = {(1, 2, 200): 1, (1, 2, 50): 2, (3, 2, 2): 3, (1, 2, 2): 3, (7, 2, 2): 5, (1, 2, 5): 4}
     for arguments, expected in cases.items():
         assert call(image, "pick", *arguments) == expected
+    assert call(image, "same_names", 3, 4) == call(image, "same_names", 4, 3) == 4
 
 
 def test_structures_have_the_layout_of_c(image, samples):
