@@ -279,6 +279,8 @@ def dispatch(function: Dispatched, call: Call) -> bool:
     executable = call.executable
     if native is None or not isinstance(executable, Executable) or executable.needs_python:
         return False
+    if type(function).__base__ is not Dispatched:
+        return False  # it may have another `__call__`
     words, hash = native.words(call.args, call.kwargs, call.float64) or (None, 0)
     if words is None:
         return False

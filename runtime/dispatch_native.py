@@ -605,9 +605,8 @@ def _nested_dict(
 
 
 @native
-def _in_python(function: Function, args: Pointer[ptr], n: i64, names: Tuple) -> Object:
-    """Call `__call__`."""
-    api = function.table.api
+def _in_python(api: Api, function: Function, args: Pointer[ptr], n: i64, names: Tuple) -> Object:
+    """Call `__call__`. The function's table may be gone by now."""
     positional = api.new_tuple(n)
     if positional == null:
         return null
@@ -645,7 +644,7 @@ def call(function: Function, args: Pointer[ptr], flags: i64, names: Tuple) -> Ob
         result = _natively(table, args, n, names, done)
         if done[0] != 0:
             return result
-    return _in_python(function, args, n, names)
+    return _in_python(api, function, args, n, names)
 
 
 @native

@@ -17,9 +17,9 @@ from ingot.tracer.graph import Graph
 from ingot.tracer.state import ABSTRACT, state, transforms_run
 from ingot.tracer.trace import build_graph, linearise, results_of
 
-_LOAD_AFTER, _COMPILE_AFTER = 16, 1000
+_LOAD_AFTER, _COMPILE_AFTER = 16, 100
 """Calls through Python after which native dispatch is loaded from the cache, which costs as much as some 100
-calls do, and after which it is compiled if it is not there, which costs as much as 10,000 do, once for a
+calls do; and after which it is compiled if it is not there, which costs as much as 10,000 do, once for a
 machine."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import subprocess
@@ -180,6 +181,23 @@ def test_methods_and_subclasses():
     f = mx.compile(lambda x: x + 1)
     assert is_native(warm(f, arr(1.0)))
     assert f(Named([1.0])).tolist() == [2.0]
+
+
+def test_copies_and_subclasses_of_functions():
+    f = mx.compile(lambda x: x + 1)
+    x = arr(1.0)
+    assert is_native(warm(f, x))
+    other = copy.copy(f)
+    assert other._native_call == 0 and is_native(warm(other, x))
+    f.clear()
+    assert f(x).tolist() == other(x).tolist() == [2.0]
+
+    class Doubled(type(f)):
+        def __call__(self, x):
+            return super().__call__(x) * 2
+
+    g = Doubled(lambda x: x + 1, None, None, False)
+    assert all(g(x).item() == 4.0 for _ in range(5))
 
 
 def test_shapeless_functions_take_each_shape():
