@@ -36,12 +36,22 @@ from ingot.tracer.text import print_graph
 
 GraphPass = Callable[[Graph], Graph]
 
+def merge_and_rewrite(graph: Graph) -> Graph:
+    """Equal nodes merged, and what the rules then find (`select(c, x, y)` when x and y became one), until
+    nothing changes."""
+    while (merged := merge_common(graph)) is not graph:
+        graph = apply_rules(merged)
+        if graph is merged:
+            break
+    return graph
+
+
 SIMPLIFY: tuple[tuple[str, GraphPass], ...] = (
     ("inline", inline_calls),
     ("scans", lower_scans),
     ("expand", expand),
     ("rules", apply_rules),
-    ("common", merge_common),
+    ("common", merge_and_rewrite),
     ("dead", drop_dead),
     ("outputs", own_outputs),
 )

@@ -700,12 +700,34 @@ def while_loop(m: Maker) -> None:
     m.add(loop, Literal(int(m.rng.integers(4)), dtypes.int32), x)
 
 
+def redundant(m: Maker) -> None:
+    """What simplification sees through."""
+    x = m.value("iuf")
+    a = m.aval(x)
+    kind = int(m.rng.integers(6))
+    if kind == 0:
+        m.add(ew.Pow(), x, Literal(int(m.pick([1, 2])) if a.dtype.kind in "iu" else 1.0, a.dtype))
+    elif kind == 1 and a.dtype.kind == "f":
+        m.add(ew.Div(), x, Literal(1.0, a.dtype))
+    elif kind == 2:
+        m.add(ew.Neg(), m.add(ew.Neg(), x))
+    elif kind == 3:
+        mask = m.value("b")
+        m.add(ew.LogicalNot(), m.add(ew.LogicalNot(), mask))
+    elif kind == 4:
+        zero = -0.0 if a.dtype.kind == "f" else 0
+        m.add(ew.Sub(), m.add(ew.Add(), x, Literal(zero, a.dtype)), Literal(abs(zero), a.dtype))
+    else:
+        three = m.add(sh.DimValue(3, dtypes.int32))
+        m.add(ew.Select(), m.add(ew.Eq(), three, Literal(3, dtypes.int32)), x, x)
+
+
 STEPS: tuple[tuple[Callable[[Maker], None], int], ...] = (
     (unary, 5), (rough, 6), (rough_binary, 2), (binary, 10), (compare, 2), (select, 3), (convert, 4),
     (bitcast, 1), (reduce_exact, 5), (reduce_rough, 4), (softmax, 1), (arg_reduce, 2),
     (transpose, 3), (reshape, 4), (slice_, 4), (slice_update, 2), (pad, 3), (concatenate, 3), (reverse, 2),
     (broadcast, 3), (iota, 2), (gather, 3), (scatter, 2), (dynamic, 2), (dot, 4), (matmul, 1),
-    (random_bits, 1), (barrier, 1), (call, 1), (cond, 1), (while_loop, 1),
+    (random_bits, 1), (redundant, 1), (barrier, 1), (call, 1), (cond, 1), (while_loop, 1),
 )  # fmt: skip
 """Steps with how often each is tried."""
 _CHOICES = [step for step, weight in STEPS for _ in range(weight)]

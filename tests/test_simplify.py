@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from ingot.tracer.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fuzz_graphs import random_case  # noqa: E402
 from random_graphs import random_graphs  # noqa: E402
 
 F32 = dtypes.float32
@@ -67,6 +71,43 @@ def test_passes_keep_every_bit(graph: Graph, size: int) -> None:
             for x, y in zip(run(simpler, xs, env), want, strict=True):
                 assert x.dtype == y.dtype and x.shape == y.shape
                 assert x.tobytes() == y.tobytes() or np.array_equal(x, y, equal_nan=True), name
+
+
+def test_deep_graphs_keep_every_bit_and_every_rule_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: Counter[str] = Counter()
+
+    def counted(rule: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            found = rule(*args)
+            used[rule.__name__] += found is not None
+            return found
+
+        return noted
+
+    rules = {rule.__name__ for table in algebra.RULES.values() for rule in table}
+    rules |= {rule.__name__ for rule in EXPANSIONS.values()}
+    for cls, table in algebra.RULES.items():
+        monkeypatch.setitem(algebra.RULES, cls, [counted(rule) for rule in table])
+    for cls, expansion in EXPANSIONS.items():
+        monkeypatch.setitem(EXPANSIONS, cls, counted(expansion))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(400):
+            case = random_case(number, 5 + number % 30)
+            graph, env = case.graph, case.sizes[0]
+            simpler = pipeline.simplify(graph)
+            verify(simpler)
+            assert pipeline.simplify(simpler) == simpler, number
+            if not case.exact:
+                continue
+            xs = case.inputs(env)
+            try:
+                want = run(graph, xs, env)
+            except IndexError:
+                continue
+            for x, y in zip(run(simpler, xs, env), want, strict=True):
+                assert x.tobytes() == y.tobytes() or np.array_equal(x, y, equal_nan=True), number
+    assert not {rule for rule in rules if not used[rule]}, used
 
 
 def test_passes_return_the_graph_itself_when_nothing_changes() -> None:
