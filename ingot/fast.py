@@ -13,6 +13,7 @@ from ingot.tracer.ops import math as ops
 from ingot.tracer.ops.coerce import require_array
 from ingot.tracer.ops.contract import matmul
 from ingot.tracer.primitives.elementwise import show_shape
+from ingot.tracer.transforms.control import scan
 
 
 def _wide(x: array) -> array:
@@ -173,4 +174,71 @@ def scaled_dot_product_attention(
     return matmul(shared, values[:, :, None]).reshape((batch, heads, length, values.shape[-1]))
 
 
-__all__ = ["cross_entropy", "layer_norm", "rms_norm", "rope", "scaled_dot_product_attention"]
+def gated_delta_update(
+    q: array,
+    k: array,
+    v: array,
+    gamma: array,
+    beta: array,
+    initial_state: array | None = None,
+    mask: array | None = None,
+    stream: Any = None,
+) -> list[array]:
+    """The gated delta rule (Yang et al., arXiv:2412.06464): a state `S` (Dv by Dk for every head of `v`),
+    of which each position keeps `gamma S`, moves what it says of `k` towards `v` by `beta`, and reads `S
+    q`.
+
+    Args:
+        q, k: `(B, T, Hk, Dk)`; heads of v share them, so Hk divides Hv.
+        v: `(B, T, Hv, Dv)`.
+        gamma: `(B, T, Hv)`, or `(B, T, Hv, Dk)` for a decay of each column. beta: `(B, T, Hv)`.
+        initial_state: `(B, Hv, Dv, Dk)`, zeros by default.
+        mask: bools `(B, T)`; positions that are false leave the state and give zeros.
+
+    Returns:
+        The output `(B, T, Hv, Dv)` in the dtype of `q`, and the last state in float32.
+    """
+    name = "gated_delta_update"
+    for x in (q, k, v):
+        if require_array(name, x).ndim != 4:
+            raise ValueError(f"[{name}] q, k and v have 4 dimensions, got shape {show_shape(x.shape)}.")
+    batch, length, heads, width = v.shape
+    groups, size = q.shape[2:]
+    if not extents.same(heads % groups, 0):
+        raise ValueError(f"[{name}] {groups} heads of keys do not divide {heads} of values.")
+
+    def by_position(x: array) -> array:
+        return shape.moveaxis(x.astype(dtypes.float32), 1, 0)
+
+    queries, keys = (shape.repeat(by_position(x), heads // groups, 2) for x in (q, k))
+    decay = by_position(gamma)
+    decay = decay[..., None, None] if gamma.ndim == 3 else decay[..., None, :]
+    seen = creation.ones((batch, length)) if mask is None else mask
+    seen = ops.not_equal(shape.moveaxis(seen, 1, 0), 0)[..., None, None, None]
+    if initial_state is None:
+        state = creation.zeros((batch, heads, width, size))
+    else:
+        state = initial_state.astype(dtypes.float32)
+
+    def step(state: array, parts: tuple[array, ...]) -> tuple[array, array]:
+        query, key, value, kept, rate, here = parts
+        faded = ops.multiply(state, kept)
+        known = reduce.sum(ops.multiply(faded, key[..., None, :]), -1)
+        change = ops.multiply(ops.subtract(value, known), rate[..., None])
+        new = ops.add(faded, ops.multiply(change[..., None], key[..., None, :]))
+        read = reduce.sum(ops.multiply(new, query[..., None, :]), -1)
+        return ops.where(here, new, state), ops.where(here[..., 0], read, 0)
+
+    xs = (queries, keys, by_position(v), decay, by_position(beta), seen)
+    state, out = scan(step, state, xs)
+    return [shape.moveaxis(out, 0, 1).astype(q.dtype), state]
+
+
+__all__ = [
+    "cross_entropy",
+    "gated_delta_update",
+    "layer_norm",
+    "rms_norm",
+    "rope",
+    "scaled_dot_product_attention",
+]

@@ -38,8 +38,22 @@ from ingot.tracer.record import field, record
 
 INDEX = "index"
 DTYPES = ("bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64", INDEX)
-BYTES = {"bool": 1, "u8": 1, "u16": 2, "u32": 4, "u64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8,
-         "f16": 2, "bf16": 2, "f32": 4, "f64": 8, INDEX: 8}
+BYTES = {
+    "bool": 1,
+    "u8": 1,
+    "u16": 2,
+    "u32": 4,
+    "u64": 8,
+    "i8": 1,
+    "i16": 2,
+    "i32": 4,
+    "i64": 8,
+    "f16": 2,
+    "bf16": 2,
+    "f32": 4,
+    "f64": 8,
+    INDEX: 8,
+}
 FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
 NARROW_FLOATS = frozenset({"f16", "bf16"})
 SIGNED = frozenset({"i8", "i16", "i32", "i64", INDEX})
@@ -47,32 +61,78 @@ UNSIGNED = frozenset({"u8", "u16", "u32", "u64"})
 INTEGERS = SIGNED | UNSIGNED
 
 # Where an operation is defined: 'f' f32 and f64, 'i' integers and index, 'b' bool.
-UNARY = {"neg": "fi", "abs": "fi", "not": "ib", "sqrt": "f",
-         "floor": "f", "ceil": "f", "trunc": "f", "round": "f",                  # round: ties to even
-         "popcount": "i", "clz": "i", "ctz": "i"}
+UNARY = {
+    "neg": "fi",
+    "abs": "fi",
+    "not": "ib",
+    "sqrt": "f",
+    "floor": "f",
+    "ceil": "f",
+    "trunc": "f",
+    "round": "f",  # round: ties to even
+    "popcount": "i",
+    "clz": "i",
+    "ctz": "i",
+}
 # Integer division and remainder by zero give 0; shr keeps the sign of signed types.
-BINARY = {"add": "fi", "sub": "fi", "mul": "fi",
-          "div": "f",                                  # IEEE division
-          "floordiv": "fi", "mod": "fi",               # rounds to -inf, sign of divisor (Python)
-          "truncdiv": "i", "rem": "fi",                # rounds to 0, sign of dividend (C)
-          "min": "fib", "max": "fib",                  # NaN if either is NaN
-          "and": "ib", "or": "ib", "xor": "ib",
-          "shl": "i", "shr": "i"}                      # counts >= width shift all bits out
-COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")         # ordered on floats, except that NaN ne NaN
+BINARY = {
+    "add": "fi",
+    "sub": "fi",
+    "mul": "fi",
+    "div": "f",  # IEEE division
+    "floordiv": "fi",
+    "mod": "fi",  # rounds to -inf, sign of divisor (Python)
+    "truncdiv": "i",
+    "rem": "fi",  # rounds to 0, sign of dividend (C)
+    "min": "fib",
+    "max": "fib",  # NaN if either is NaN
+    "and": "ib",
+    "or": "ib",
+    "xor": "ib",
+    "shl": "i",
+    "shr": "i",
+}  # counts >= width shift all bits out
+COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")  # ordered on floats, except that NaN ne NaN
 REDUCE_LANES = {"add": "fi", "mul": "fi", "min": "fib", "max": "fib", "and": "ib", "or": "ib", "xor": "ib"}
-MATH = {"fma": 3, "exp": 1, "log": 1, "tanh": 1, "sigmoid": 1, "expm1": 1, "log1p": 1, "erf": 1, "sin": 1,
-        "cos": 1, "pow": 2, "log2": 1, "log10": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,
-        "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erfinv": 1, "logaddexp": 2}
+MATH = {
+    "fma": 3,
+    "exp": 1,
+    "log": 1,
+    "tanh": 1,
+    "sigmoid": 1,
+    "expm1": 1,
+    "log1p": 1,
+    "erf": 1,
+    "sin": 1,
+    "cos": 1,
+    "pow": 2,
+    "log2": 1,
+    "log10": 1,
+    "tan": 1,
+    "asin": 1,
+    "acos": 1,
+    "atan": 1,
+    "atan2": 2,
+    "sinh": 1,
+    "cosh": 1,
+    "asinh": 1,
+    "acosh": 1,
+    "atanh": 1,
+    "erfinv": 1,
+    "logaddexp": 2,
+}
 # Math operations `op(total, a, b)`, where each u32 of `a` and `b` holds two narrow numbers, the first in the
 # low half. They add the two products to a total of the dtype given here.
 DOTS = {"dot_bf16": "f32", "dot_i16": "i32"}
 KINDS = ("serial", "parallel", "unrolled")
 SPACES = ("register", "stack", "workspace", "scratch")
 ACCESS = ("read", "write", "readwrite")
-HINTS = ("stream", "invariant")                        # non-temporal; never written while the kernel runs
+HINTS = ("stream", "invariant")  # non-temporal; never written while the kernel runs
 # Words of the text form, which no buffer, param or variable may be called.
-KEYWORDS = frozenset("kernel for while if else in step carry yield alloc at barrier poll fail prefetch mask "
-                     "hint true false inf nan parallel unrolled serial".split())
+KEYWORDS = frozenset(
+    "kernel for while if else in step carry yield alloc at barrier poll fail prefetch mask "
+    "hint true false inf nan parallel unrolled serial".split()
+)
 
 # Codes that `Fail` and the runtime use; a positive code is an error record in the context.
 FAIL_INDEX, FAIL_MEMORY, FAIL_INTERRUPTED, FAIL_HOST, FAIL_GUARD = 1, 2, 3, 4, 5
@@ -122,6 +182,7 @@ BOOL = vector("bool")
 
 
 # Expressions
+
 
 class Expr:
     """A value. Python operators build expressions (scalars are broadcast, integer constants folded);
@@ -401,6 +462,7 @@ class Load(Expr):
 
 # Statements
 
+
 class Stmt:
     __slots__ = ()
 
@@ -532,6 +594,7 @@ def parallel_loop(kernel: Kernel) -> For | None:
 
 # Constructors that lift Python numbers, broadcast scalars and fold integers
 
+
 def const(value: bool | int | float, type: Type | str) -> Const:
     """A literal made to fit its dtype: bool, wrapped integer, or float (rounded for f32)."""
     if isinstance(type, str):
@@ -584,9 +647,13 @@ def _pair(a: Expr | int | float, b: Expr | int | float) -> tuple[Expr, Expr]:
 
 
 _FOLD: dict[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b if b else 0, "mod": lambda a, b: a % b if b else 0,
-    "min": min, "max": max,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b if b else 0,
+    "mod": lambda a, b: a % b if b else 0,
+    "min": min,
+    "max": max,
 }
 
 

@@ -73,24 +73,26 @@ class Branch:
 
     def _finish(self) -> None:
         then, orelse = self._given
-        self.results = tuple(Var(self._builder.fresh(name), value.type)
-                             for name, value in zip(self._names, then, strict=True))
-        self._builder._body.append(If(self._condition, self._bodies[0], self._bodies[1], then, orelse,
-                                     self.results))
+        self.results = tuple(
+            Var(self._builder.fresh(name), value.type) for name, value in zip(self._names, then, strict=True)
+        )
+        self._builder._body.append(
+            If(self._condition, self._bodies[0], self._bodies[1], then, orelse, self.results)
+        )
 
 
 class Builder:
     """Writes one kernel, statement by statement; names are made unique as they come.
 
-        b = Builder("row_sum")
-        x, y = b.buffer("x", "f32", "read"), b.buffer("y", "f32", "write")
-        n, m = b.param("n"), b.param("m")
-        with b.loop("i", 0, n, kind="parallel") as rows:
-            with b.loop("j", 0, m, 16, carry={"acc": const(0, vector("f32", 16))}) as loop:
-                mask = b.let(lane_mask(loop.index, m, 16))
-                loop.next(loop.carried[0] + b.load(x, rows.index * m + loop.index, 16, mask))
-            b.store(y, rows.index, ReduceLanes("add", loop.results[0]))
-        kernel = b.kernel()
+    b = Builder("row_sum")
+    x, y = b.buffer("x", "f32", "read"), b.buffer("y", "f32", "write")
+    n, m = b.param("n"), b.param("m")
+    with b.loop("i", 0, n, kind="parallel") as rows:
+        with b.loop("j", 0, m, 16, carry={"acc": const(0, vector("f32", 16))}) as loop:
+            mask = b.let(lane_mask(loop.index, m, 16))
+            loop.next(loop.carried[0] + b.load(x, rows.index * m + loop.index, 16, mask))
+        b.store(y, rows.index, ReduceLanes("add", loop.results[0]))
+    kernel = b.kernel()
     """
 
     def __init__(self, name: str):
@@ -135,24 +137,38 @@ class Builder:
         self._body.append(Let(var, value))
         return var
 
-    def load(self, buffer: str, index_: Expr | int, lanes: int = 1, mask: Expr | None = None,
-             otherwise: Expr | int | float | None = None, hint: str | None = None) -> Expr:
+    def load(
+        self,
+        buffer: str,
+        index_: Expr | int,
+        lanes: int = 1,
+        mask: Expr | None = None,
+        otherwise: Expr | int | float | None = None,
+        hint: str | None = None,
+    ) -> Expr:
         """`lanes` elements from a scalar index, or a gather by a vector index (`lanes` is then its lanes)."""
         at = index(index_)
         type = vector(self._dtypes[buffer], max(lanes, at.type.lanes))
         rest = None if otherwise is None else lift(otherwise, type)
         return Load(buffer, at, type, mask, rest, hint)
 
-    def store(self, buffer: str, index_: Expr | int, value: Expr | bool | int | float,
-              mask: Expr | None = None, hint: str | None = None) -> None:
+    def store(
+        self,
+        buffer: str,
+        index_: Expr | int,
+        value: Expr | bool | int | float,
+        mask: Expr | None = None,
+        hint: str | None = None,
+    ) -> None:
         at = index(index_)
         lanes = max(at.type.lanes, mask.type.lanes if mask is not None else 1)
         if not isinstance(value, Expr) or value.type.lanes < lanes:
             value = lift(value, vector(self._dtypes[buffer], lanes))
         self._body.append(Store(buffer, at, value, mask, hint))
 
-    def alloc(self, name: str, dtype: str, count: Expr | int, space: str = "stack",
-              offset: Expr | int | None = None) -> str:
+    def alloc(
+        self, name: str, dtype: str, count: Expr | int, space: str = "stack", offset: Expr | int | None = None
+    ) -> str:
         name = self.fresh(name)
         self._dtypes[name] = dtype
         at = None if offset is None else index(offset)
@@ -167,8 +183,15 @@ class Builder:
         self._body.append(Fail(code, tuple(index(v) for v in values)))
 
     @contextmanager
-    def loop(self, name: str, lo: Expr | int, hi: Expr | int, step: Expr | int = 1, kind: str = "serial",
-             carry: dict[str, Expr] | None = None) -> Iterator[Scope]:
+    def loop(
+        self,
+        name: str,
+        lo: Expr | int,
+        hi: Expr | int,
+        step: Expr | int = 1,
+        kind: str = "serial",
+        carry: dict[str, Expr] | None = None,
+    ) -> Iterator[Scope]:
         """A `For`; `carry` maps names to initial values."""
         scope = self._scope(Var(self.fresh(name), IDX), carry)
         outer, self._body = self._body, []
@@ -179,8 +202,20 @@ class Builder:
             self._body = outer
         scope.results = self._results(scope)
         assert scope.index is not None
-        self._body.append(For(scope.index, index(lo), index(hi), index(step), kind, body,
-                              scope.carried, scope.inits, scope.yields, scope.results))
+        self._body.append(
+            For(
+                scope.index,
+                index(lo),
+                index(hi),
+                index(step),
+                kind,
+                body,
+                scope.carried,
+                scope.inits,
+                scope.yields,
+                scope.results,
+            )
+        )
 
     @contextmanager
     def repeat(self, condition: Callable[..., Expr], carry: dict[str, Expr]) -> Iterator[Scope]:
@@ -193,8 +228,9 @@ class Builder:
         finally:
             self._body = outer
         scope.results = self._results(scope)
-        self._body.append(While(condition(*scope.carried), body, scope.carried, scope.inits, scope.yields,
-                                scope.results))
+        self._body.append(
+            While(condition(*scope.carried), body, scope.carried, scope.inits, scope.yields, scope.results)
+        )
 
     @contextmanager
     def branch(self, condition: Expr, *names: str) -> Iterator[Branch]:

@@ -319,9 +319,7 @@ class _Verifier:
             case ir.Math(op, args) if op in ir.DOTS:
                 lanes = e.type.lanes
                 wanted = [ir.vector(ir.DOTS[op], lanes), ir.vector("u32", lanes), ir.vector("u32", lanes)]
-                self.require(
-                    [x.type for x in args] == wanted, lambda: f"`{print_expr(e)}`: no such operands"
-                )
+                self.require([x.type for x in args] == wanted, lambda: f"`{print_expr(e)}`: no such operands")
             case ir.Math(op, args):
                 self.require(ir.MATH.get(op) == len(args), f"{op!r} with {len(args)} operands")
                 self.operation(e, op, {op: "f"}, args)

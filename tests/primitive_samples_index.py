@@ -86,8 +86,12 @@ _starts = np.array([1, 1], I32)
 sample(ix.DynamicSlice((0, 2), (2, 3, 2)), [uniform(-1, 1, (4, 3, 4)), np.array([2, 1], I32)],
        lambda x, i: x[2:4, :, 1:3] if i[0] == 2 else x[1:3, :, 2:4],
        symbolic=(ix.DynamicSlice((0, 2), (2, B, 2)), [(4, B, 4), (2,)], {"B": 3}))  # fmt: skip
-sample(ix.DynamicSlice((1,), (2, 2)), [uniform(-1, 1, (3, 4), F32), np.array([2])], lambda x, i: x[:2, 2:],
-       symbolic=(ix.DynamicSlice((1,), (2, 2)), [(3, Dim("B", min=2)), (1,)], {"B": 4}))
+sample(
+    ix.DynamicSlice((1,), (2, 2)),
+    [uniform(-1, 1, (3, 4), F32), np.array([2])],
+    lambda x, i: x[:2, 2:],
+    symbolic=(ix.DynamicSlice((1,), (2, 2)), [(3, Dim("B", min=2)), (1,)], {"B": 4}),
+)
 
 
 def _window_set(x: np.ndarray, update: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -117,6 +117,7 @@ def test_other_floats(dtype: Any) -> None:
 def test_integers_and_booleans_and_complex() -> None:
     rng = np.random.default_rng(3)
     ints = rng.integers(-100, 100, (37, 50)).astype(np.int16)
+
     def functions(x: Any) -> Any:
         return mx.sum(x, axis=0), mx.max(x, axis=0), mx.argmax(x, axis=0)
 

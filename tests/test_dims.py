@@ -236,7 +236,7 @@ def test_arithmetic_that_leaves_the_integers_fixes_the_extent(name):
 
 
 def test_what_is_no_extent_is_refused():
-    for combine in (lambda: B + "x", lambda: B / "x", lambda: B**"x", lambda: dims.product(["x"])):
+    for combine in (lambda: B + "x", lambda: B / "x", lambda: B ** "x", lambda: dims.product(["x"])):
         with pytest.raises(TypeError):
             combine()
     with pytest.raises(ZeroDivisionError):

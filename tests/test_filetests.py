@@ -106,8 +106,15 @@ def run_run(text: str, options: Options) -> str:
 
 
 PASSES: dict[str, Callable[..., Kernel]] = {
-    "split": split, "tile": tile, "reorder": reorder, "vectorise": vectorise, "unroll": unroll,
-    "unroll_and_jam": unroll_and_jam, "parallelise": parallelise, "hoist": hoist, "stage": stage,
+    "split": split,
+    "tile": tile,
+    "reorder": reorder,
+    "vectorise": vectorise,
+    "unroll": unroll,
+    "unroll_and_jam": unroll_and_jam,
+    "parallelise": parallelise,
+    "hoist": hoist,
+    "stage": stage,
 }
 
 

@@ -96,4 +96,3 @@ def test_errors():
         mx.jacfwd(lambda x: 1.0)(mx.array([1.0]))
     with pytest.raises(TypeError, match="argnums"):
         mx.jacfwd(lambda x: x, argnums="x")
-

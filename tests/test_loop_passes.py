@@ -52,8 +52,9 @@ def call(address: int, buffers: list[np.ndarray], params: list[int]) -> list[np.
     return mine
 
 
-def check(before: Kernel, after: Kernel, cases: list[tuple[list[np.ndarray], list[int]]], close: bool = False
-          ) -> None:
+def check(
+    before: Kernel, after: Kernel, cases: list[tuple[list[np.ndarray], list[int]]], close: bool = False
+) -> None:
     """Equal results for all buffers and params, bit for bit unless `close`."""
     verify(after)
     assert parse_kernel(print_kernel(after)) == after
@@ -101,15 +102,27 @@ PASSES: dict[str, tuple[Callable[[Kernel], Kernel], bool]] = {
     "parallelise": (lambda k: parallelise(k, "i"), False),
     "split, parallelise": (lambda k: parallelise(split(k, "i", 3), "i_outer"), False),
     "tile, parallelise": (lambda k: parallelise(tile(k, "i", "j", 4, 8), "i_outer"), False),
-    "stage a, b and c": (lambda k: stage(stage(stage(split(tile(k, "i", "j", 4, 8), "p", 4), "p", "a"),
-                                              "p", "b", "register"), "i", "c", "workspace", 64), False),
+    "stage a, b and c": (
+        lambda k: stage(
+            stage(stage(split(tile(k, "i", "j", 4, 8), "p", 4), "p", "a"), "p", "b", "register"),
+            "i",
+            "c",
+            "workspace",
+            64,
+        ),
+        False,
+    ),
     "stage, vectorise": (lambda k: vectorise(stage(tile(k, "i", "j", 4, 8), "i", "c"), "j", 8), False),
     "hoist": (lambda k: hoist(hoist(vectorise(k, "i", 4), "p"), "j"), False),
     "reorder, hoist": (lambda k: hoist(unroll(k, "j", 2), "p"), False),
     "vectorise, jam, jam": (
-        lambda k: unroll_and_jam(unroll_and_jam(vectorise(k, "j", 8), "j", 2), "i", 3), False),
+        lambda k: unroll_and_jam(unroll_and_jam(vectorise(k, "j", 8), "j", 2), "i", 3),
+        False,
+    ),
     "peeled vectors, jam, jam": (
-        lambda k: unroll_and_jam(unroll_and_jam(vectorise(k, "j", 8, "peeled"), "j", 2), "i", 3), False),
+        lambda k: unroll_and_jam(unroll_and_jam(vectorise(k, "j", 8, "peeled"), "j", 2), "i", 3),
+        False,
+    ),
 }
 
 
@@ -156,11 +169,25 @@ class Nest:
         self.pick = random.Random(seed)
         self.dtype = self.pick.choice(["f32", "i32"])
         number = "0.5:f32" if self.dtype == "f32" else "3:i32"
-        self.leaves = ["x[{0}]", "w[j]", "x[i * m]", number, self.dtype + "({0})", "x[n * m - 1 - ({0})]",
-                       "w[({0}) % m]"]
+        self.leaves = [
+            "x[{0}]",
+            "w[j]",
+            "x[i * m]",
+            number,
+            self.dtype + "({0})",
+            "x[n * m - 1 - ({0})]",
+            "w[({0}) % m]",
+        ]
         if dependent:  # iterations may need what others stored
-            self.leaves += ["y[i * m]", "y[{0} + 1]", "y[j]", "y[n * m - 1 - ({0})]", "y[j * 2]", "y[i + j]",
-                            "y[(i + 1) * m + j]"]
+            self.leaves += [
+                "y[i * m]",
+                "y[{0} + 1]",
+                "y[j]",
+                "y[n * m - 1 - ({0})]",
+                "y[j * 2]",
+                "y[i + j]",
+                "y[(i + 1) * m + j]",
+            ]
 
     def value(self, index: str, depth: int = 2) -> str:
         pick = self.pick.choice
@@ -187,8 +214,10 @@ class Nest:
     def reduced(self, at: str) -> str:
         start = "0.0:f32" if self.dtype == "f32" else "0:i32"
         op = self.pick.choice(["acc + {}", "max(acc, {})", "min({}, acc)"]).format(self.value("i * m + p"))
-        return (f"for p in [0, m) carry (acc: {self.dtype} = {start}) -> (end) {{ yield {op} }} "
-                f"y[{at}] = end + w[j]")
+        return (
+            f"for p in [0, m) carry (acc: {self.dtype} = {start}) -> (end) {{ yield {op} }} "
+            f"y[{at}] = end + w[j]"
+        )
 
 
 SCHEDULES: list[Callable[[Kernel], Kernel]] = [
@@ -217,8 +246,10 @@ def test_passes_keep_random_nests(dependent):
         before = kernel(Nest(seed, dependent).text())
         dtype = np.dtype(np.float32 if before.buffers[0].dtype == "f32" else np.int32)
         rng = np.random.default_rng(seed)
-        cases = [([rng.integers(-9, 9, s + 24).astype(dtype) for s in (n * m, m, n * m)], [n, m])
-                 for n, m in [(0, 3), (3, 0), (1, 1), (3, 4), (5, 9)]]
+        cases = [
+            ([rng.integers(-9, 9, s + 24).astype(dtype) for s in (n * m, m, n * m)], [n, m])
+            for n, m in [(0, 3), (3, 0), (1, 1), (3, 4), (5, 9)]
+        ]
         for number in random.Random(seed).sample(range(len(SCHEDULES)), 4):
             try:
                 after = SCHEDULES[number](before)
@@ -239,25 +270,43 @@ REFUSED = {
     "overlapping rows": ("y[i * 2 + j] = x[j]", lambda k: unroll_and_jam(k, "i", 2), "may meet in y"),
     "diagonal": ("y[i + j] = x[i]", lambda k: parallelise(k, "i"), "iterations of i may meet in y"),
     "skewed": ("y[(i + 1) * m + j] = y[i * m + j + 1]", lambda k: reorder(k, "i", "j"), "may meet in y"),
-    "reversed rows": ("y[(i + 1) * m - 1 - j] = y[(i + 1) * m + j]",
-                      lambda k: tile(k, "i", "j", 2, 3), "may meet in y"),
+    "reversed rows": (
+        "y[(i + 1) * m - 1 - j] = y[(i + 1) * m + j]",
+        lambda k: tile(k, "i", "j", 2, 3),
+        "may meet in y",
+    ),
     "product": ("y[i * j] = x[j]", lambda k: parallelise(k, "i"), "may meet in y"),
-    "triangular rows": ("for p in [0, i) { y[i * 2 + p] = x[p] }", lambda k: unroll_and_jam(k, "i", 2),
-                        "may meet in y"),
+    "triangular rows": (
+        "for p in [0, i) { y[i * 2 + p] = x[p] }",
+        lambda k: unroll_and_jam(k, "i", 2),
+        "may meet in y",
+    ),
     "scattered": ("y[index(x[j])] = 1.0:f32", lambda k: vectorise(k, "j", 4), "may meet in y"),
     "data in the address": ("y[index(y[j])] = x[j]", lambda k: parallelise(k, "i"), "may meet in y"),
     "failing": ("if j > 5 { fail 1 (j) } y[i * m + j] = x[j]", lambda k: vectorise(k, "j", 4), "`fail`"),
-    "failing, jammed": ("if j > 5 { fail 1 (j) } y[i * m + j] = x[j]",
-                        lambda k: unroll_and_jam(k, "i", 4), "`fail`"),
+    "failing, jammed": (
+        "if j > 5 { fail 1 (j) } y[i * m + j] = x[j]",
+        lambda k: unroll_and_jam(k, "i", 4),
+        "`fail`",
+    ),
     "triangle": ("for p in [0, j) { y[i * m + j] = x[p] }", lambda k: vectorise(k, "j", 4), "bounds of p"),
-    "triangle, reordered": ("for p in [0, j) { y[i * m + j] = x[p] }", lambda k: reorder(k, "j", "p"),
-                            "its bounds depend on j"),
+    "triangle, reordered": (
+        "for p in [0, j) { y[i * m + j] = x[p] }",
+        lambda k: reorder(k, "j", "p"),
+        "its bounds depend on j",
+    ),
     "no tail": ("y[i * m + j] = x[j]", lambda k: split(k, "j", 4, "exact"), "to be a multiple of 4"),
     "unbounded tile": ("y[i * m + j] = x[j]", lambda k: stage(k, "j", "x"), "has no constant bound"),
-    "two addresses": ("y[i * m + j] = x[j] + x[j + 1]", lambda k: stage(split(k, "j", 4), "j", "x"),
-                      "at different addresses"),
-    "carried": ("for p in [0, m) carry (a: f32 = 1.0:f32) -> (e) { yield x[p] - a } y[i * m + j] = e",
-                lambda k: vectorise(k, "p", 4), "not as a reduction"),
+    "two addresses": (
+        "y[i * m + j] = x[j] + x[j + 1]",
+        lambda k: stage(split(k, "j", 4), "j", "x"),
+        "at different addresses",
+    ),
+    "carried": (
+        "for p in [0, m) carry (a: f32 = 1.0:f32) -> (e) { yield x[p] - a } y[i * m + j] = e",
+        lambda k: vectorise(k, "p", 4),
+        "not as a reduction",
+    ),
     "inner": ("y[i * m + j] = x[j]", lambda k: parallelise(k, "j"), "not at the top level"),
     "no such loop": ("y[i * m + j] = x[j]", lambda k: unroll(k, "q", 2), "has no loop 'q'"),
 }

@@ -452,3 +452,19 @@ def test_quantized(mode: str) -> None:
         np.testing.assert_allclose(np.array(mx.qqmm(a, b, mode=mode)), want, rtol=1e-4, atol=1e-4)
         got = mx.gather_qqmm(a[None], b[None], rhs_indices=mx.array([0]), mode=mode)
         np.testing.assert_allclose(np.array(got)[0], want, rtol=1e-4, atol=1e-4)
+
+
+def test_gated_delta_update() -> None:
+    random = np.random.default_rng(7)
+    q, k, state = (
+        random.normal(size=s).astype(np.float32) * 0.5 for s in ((2, 5, 2, 8), (2, 5, 2, 8), (2, 4, 6, 8))
+    )
+    v = random.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    gamma, beta = random.random((2, 5, 4)).astype(np.float32), random.random((2, 5, 4)).astype(np.float32)
+    columns, mask = random.random((2, 5, 4, 8)).astype(np.float32), random.random((2, 5)) < 0.7
+    compare(lambda M, *xs: M.fast.gated_delta_update(*xs), q, k, v, gamma, beta)
+    compare(lambda M, *xs: M.fast.gated_delta_update(*xs), q, k, v, columns, beta, state)
+    compare(lambda M, *xs: M.fast.gated_delta_update(*xs), q, k, v, gamma, beta, state, mask)
+    compare(
+        lambda M, *xs: M.fast.gated_delta_update(*[x.astype(M.float16) for x in xs]), q, k, v, gamma, beta
+    )

@@ -15,16 +15,19 @@ Pair = namedtuple("Pair", "x y")
 keys = st.text("abcxyz_", min_size=1, max_size=3)
 full_trees = st.recursive(
     st.integers(0, 9) | st.booleans(),
-    lambda inner: st.lists(inner, min_size=1, max_size=3)
-    | st.dictionaries(keys, inner, min_size=1, max_size=3),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3) | st.dictionaries(keys, inner, min_size=1, max_size=3)
+    ),
     max_leaves=12,
 )
 trees = st.recursive(
     st.integers(0, 9) | st.none(),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.lists(inner, max_size=3).map(tuple)
-    | st.builds(Pair, inner, inner)
-    | st.dictionaries(keys, inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.builds(Pair, inner, inner)
+        | st.dictionaries(keys, inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

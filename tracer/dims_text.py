@@ -1,9 +1,9 @@
 """The text form of extents and guards, read back; `str` writes it.
 
-    sum     := product {("+" | "-") product}
-    product := unary {("*" | "//" | "%") unary}
-    unary   := {"-"} (integer | name | "(" sum ")" | ("min" | "max") "(" sum {"," sum} ")")
-    guard   := sum ("==" | "!=" | "<" | "<=" | ">" | ">=") sum
+sum     := product {("+" | "-") product}
+product := unary {("*" | "//" | "%") unary}
+unary   := {"-"} (integer | name | "(" sum ")" | ("min" | "max") "(" sum {"," sum} ")")
+guard   := sum ("==" | "!=" | "<" | "<=" | ">" | ">=") sum
 """
 
 from __future__ import annotations

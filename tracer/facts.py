@@ -76,11 +76,14 @@ def _at_least_zero(relation: str, a: Extent, b: Extent) -> tuple[Extent, ...]:
 
 def _follows(least: Extent, guards: Iterable[Guard]) -> bool:
     """Whether one of the guards makes `least` >= 0."""
-    return any(
-        dims.decide("ge", least - known, 0) is True
-        for guard in guards
-        for known in _at_least_zero(guard.relation, guard.left, guard.right)
-    ) or dims.decide("ge", least, 0) is True
+    return (
+        any(
+            dims.decide("ge", least - known, 0) is True
+            for guard in guards
+            for known in _at_least_zero(guard.relation, guard.left, guard.right)
+        )
+        or dims.decide("ge", least, 0) is True
+    )
 
 
 def natural(extents: Iterable[Extent]) -> bool:

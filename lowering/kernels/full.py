@@ -200,9 +200,7 @@ class _Piece(_Kernel):
 class _Join(_Kernel):
     """The results of a stage from those of its pieces."""
 
-    def build_join(
-        self, stage: Stage, states: Sequence[tuple[int, ir.Type]], kept: Sequence[Held]
-    ) -> Built:
+    def build_join(self, stage: Stage, states: Sequence[tuple[int, ir.Type]], kept: Sequence[Held]) -> Built:
         names = self.declared(states, "read")
         results = {h: self.b.buffer("result", h.dtype, "write") for h in kept}
         self.emit(top=True)

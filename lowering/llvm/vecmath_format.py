@@ -18,15 +18,15 @@ class Format:
 
     name: str
     dtype: str
-    bits: str           # integer of the same size
-    fraction: int       # stored bits of the significand
+    bits: str  # integer of the same size
+    fraction: int  # stored bits of the significand
     bias: int
-    ln2_high: float     # few enough bits for exact products with any exponent
+    ln2_high: float  # few enough bits for exact products with any exponent
     ln2_low: float
-    exp_low: float      # below it exp is 0
-    exp_high: float     # above it exp is infinite
-    expm1_low: float    # below it expm1 rounds to -1
-    tanh_one: float     # from here on tanh rounds to 1
+    exp_low: float  # below it exp is 0
+    exp_high: float  # above it exp is infinite
+    expm1_low: float  # below it expm1 rounds to -1
+    tanh_one: float  # from here on tanh rounds to 1
     fused: bool = True  # whether `fma` rounds once
 
     @property
@@ -44,8 +44,20 @@ _LN2_HIGH, _LN2_LOW = hexes("0x1.62e42fefa3000p-1 0x1.3de6af278ece6p-42")
 
 def formats(fused: bool) -> dict[str, Format]:
     """The formats by name, for targets with or without fused multiply-add."""
-    single = Format("single", "f32", "i32", 23, 127, 0.693145751953125, 1.428606765330187e-06,
-                    -104.0, 89.0, -20.0, 9.5, fused)
+    single = Format(
+        "single",
+        "f32",
+        "i32",
+        23,
+        127,
+        0.693145751953125,
+        1.428606765330187e-06,
+        -104.0,
+        89.0,
+        -20.0,
+        9.5,
+        fused,
+    )
     double, wide = (
         Format(name, "f64", "i64", 52, 1023, _LN2_HIGH, _LN2_LOW, -746.0, 710.0, -40.0, 19.5, fused)
         for name in ("double", "wide")

@@ -25,8 +25,16 @@ from ingot.lowering.llvm.vecmath_format import (
 from ingot.lowering.loop import Bitcast, Convert, Expr, Unary, binary, compare, fma, select
 
 # (log(1 + f) - f + f**2 / 2) / f**3
-_LOG_SINGLE = (0.3333333134651184, -0.2500081956386566, 0.20001229643821716, -0.16623367369174957,
-               0.1420169174671173, -0.1316002756357193, 0.1276198774576187, -0.07635390013456345)
+_LOG_SINGLE = (
+    0.3333333134651184,
+    -0.2500081956386566,
+    0.20001229643821716,
+    -0.16623367369174957,
+    0.1420169174671173,
+    -0.1316002756357193,
+    0.1276198774576187,
+    -0.07635390013456345,
+)
 # (log((1 + s) / (1 - s)) / s - 2) / s**2 in powers of s**2
 _LOG = {
     "wide": hexes("0x1.555554fddf506p-1 0x1.999a7a2db429ep-2 0x1.2438eac1ee8c8p-2 0x1.e2f3ff3e98d76p-3"),
@@ -92,8 +100,9 @@ def _edges(x: Expr, y: Expr) -> Expr:
     """-inf at 0, NaN below, infinity and NaN as they are."""
     t = x.type
     y = select(compare("lt", x, math.inf), y, x)
-    return select(compare("gt", x, 0.0), y, select(compare("eq", x, 0.0), number(-math.inf, t),
-                                                   number(math.nan, t) + x))
+    return select(
+        compare("gt", x, 0.0), y, select(compare("eq", x, 0.0), number(-math.inf, t), number(math.nan, t) + x)
+    )
 
 
 def _log_to(base: str, x: Expr, f: Format) -> Expr:

@@ -193,8 +193,10 @@ class Facts:
                     self.positive |= {a.name for a in bound.terms[0][0] if isinstance(a, Var)}
 
     def _from_zero(self, p: Poly) -> bool:
-        return all(c > 0 and all(_whole_chunks(a) or isinstance(a, Var) and a.name in self.natural for a in m)
-                   for m, c in p.terms)
+        return all(
+            c > 0 and all(_whole_chunks(a) or isinstance(a, Var) and a.name in self.natural for a in m)
+            for m, c in p.terms
+        )
 
     def is_positive(self, p: Poly) -> bool:
         """Whether p >= 1 follows. Known symbols are at least 1: write them as 1 + something."""
@@ -232,8 +234,9 @@ class Access:
         return isinstance(self.node, ir.Store)
 
 
-def accesses(body: Sequence[Stmt], lets: Mapping[str, Expr], loops: tuple[For, ...] = (),
-             conditional: bool = False) -> Iterator[Access]:
+def accesses(
+    body: Sequence[Stmt], lets: Mapping[str, Expr], loops: tuple[For, ...] = (), conditional: bool = False
+) -> Iterator[Access]:
     """All loads and stores of a body, those in nested loops with these loops."""
     lets = dict(lets)
     for stmt in body:
@@ -467,8 +470,10 @@ def _readable(x: Digits, y: Digits, wanted: Poly, facts: Facts) -> bool:
     gap = x.base - y.base
 
     def below(limit: Poly, d: Digits, strides: set[Poly], extra: Poly) -> bool:
-        return any(facts.is_positive(limit - extra - total)
-                   for total in _totals(strides & set(d.spans), d.spans, d.groups))
+        return any(
+            facts.is_positive(limit - extra - total)
+            for total in _totals(strides & set(d.spans), d.spans, d.groups)
+        )
 
     zero, left = Poly.constant(0), {*x.spans, *y.spans}
     if below(gap, y, left, zero) or below(-gap, x, left, zero):

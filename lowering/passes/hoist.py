@@ -97,4 +97,3 @@ class _Hoister:
             self.out.append(ir.Let(known, made))
             self.known[made] = known
         return known
-

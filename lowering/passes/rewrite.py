@@ -195,14 +195,25 @@ def map_expressions(stmt: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
         case ir.Prefetch(buffer, index):
             return ir.Prefetch(buffer, change(index))
         case ir.For():
-            return replace(stmt, lo=change(stmt.lo), hi=change(stmt.hi), step=change(stmt.step),
-                           inits=each(stmt.inits), yields=each(stmt.yields))
+            return replace(
+                stmt,
+                lo=change(stmt.lo),
+                hi=change(stmt.hi),
+                step=change(stmt.step),
+                inits=each(stmt.inits),
+                yields=each(stmt.yields),
+            )
         case ir.While():
-            return replace(stmt, condition=change(stmt.condition), inits=each(stmt.inits),
-                           yields=each(stmt.yields))
+            return replace(
+                stmt, condition=change(stmt.condition), inits=each(stmt.inits), yields=each(stmt.yields)
+            )
         case ir.If():
-            return replace(stmt, condition=change(stmt.condition), then_yields=each(stmt.then_yields),
-                           else_yields=each(stmt.else_yields))
+            return replace(
+                stmt,
+                condition=change(stmt.condition),
+                then_yields=each(stmt.then_yields),
+                else_yields=each(stmt.else_yields),
+            )
         case ir.Fail(code, values):
             return ir.Fail(code, each(values))
     return stmt

@@ -32,8 +32,10 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "masked", outer: s
     is not constant; ValueError for a factor below 1 or an unknown tail.
     """
     if factor < 1 or tail not in TAILS:
-        raise ValueError(f"[split] factor {factor}, tail {tail!r}: expected a positive factor and one of "
-                         f"{', '.join(TAILS)}")
+        raise ValueError(
+            f"[split] factor {factor}, tail {tail!r}: expected a positive factor and one of "
+            f"{', '.join(TAILS)}"
+        )
     old = rewrite.find(kernel, loop).loop
     step = rewrite.require_serial("split", old)
     if factor == 1:
@@ -81,8 +83,9 @@ def _chunks(loop: For, chunk: int, tail: str, outer: str, names: Names) -> For:
     inner = replace(loop, lo=start, hi=hi, inits=carried, results=ends)
     if tail == "guarded":
         inner = _guarded(inner, loop.hi, names)
-    return For(start, loop.lo, loop.hi, ir.index(chunk), "serial", (inner,), carried, loop.inits, ends,
-               loop.results)
+    return For(
+        start, loop.lo, loop.hi, ir.index(chunk), "serial", (inner,), carried, loop.inits, ends, loop.results
+    )
 
 
 def _guarded(loop: For, hi: ir.Expr, names: Names) -> For:

@@ -77,7 +77,8 @@ def _tile(found: Sequence[Access], old: For, lets: Mapping[str, Expr]) -> tuple[
     inside = rewrite.defined((old,)) - {f.index.name for f in axes}
     bounds = [e for f in first.loops for e in (f.lo, f.hi)]
     if (variables(index, *bounds) & inside) or any(
-            isinstance(e, ir.Load) for x in (index, *bounds) for e in rewrite.subexpressions(x)):
+        isinstance(e, ir.Load) for x in (index, *bounds) for e in rewrite.subexpressions(x)
+    ):
         raise refuse("stage", name, f"the address in {first.node.buffer} is not known before it")
     for f in first.loops:
         if rewrite.require_serial("stage", f) != 1:

@@ -50,8 +50,9 @@ def _in_full(loop: For, names: Names) -> Body:
     return *body, *(ir.Let(var, end) for var, end in zip(loop.results, ends, strict=True))
 
 
-def _copies(loop: For, values: Sequence[Expr], carried: Sequence[Expr], names: Names
-            ) -> tuple[Body, tuple[Expr, ...]]:
+def _copies(
+    loop: For, values: Sequence[Expr], carried: Sequence[Expr], names: Names
+) -> tuple[Body, tuple[Expr, ...]]:
     """The body for each value of the index in turn, and what the last copy yields."""
     made: list[Stmt] = []
     current = tuple(carried)
@@ -122,8 +123,9 @@ def _jam(sources: Sequence[Body], copiers: Sequence[Copier]) -> Body:
 def _alike(loop: For, copiers: Sequence[Copier]) -> bool:
     """Whether all copies of a loop have the same bounds."""
     bounds = {copier.exprs((loop.lo, loop.hi, loop.step)) for copier in copiers}
-    return len(bounds) == 1 and not any(isinstance(e, ir.Load) for b in bounds for x in b
-                                        for e in rewrite.subexpressions(x))
+    return len(bounds) == 1 and not any(
+        isinstance(e, ir.Load) for b in bounds for x in b for e in rewrite.subexpressions(x)
+    )
 
 
 def _lets(let: ir.Let, copiers: Sequence[Copier], touched: set[str]) -> list[Stmt]:
@@ -152,5 +154,6 @@ def _jam_loops(loop: For, copiers: Sequence[Copier]) -> For:
     body = _jam([loop.body] * len(copiers), copiers)
     yields = [e for copier in copiers for e in copier.exprs(loop.yields)]
     results = [v for copier in copiers for v in copier.binds(loop.results)]
-    return For(index, lo, hi, step, loop.kind, body, tuple(carried), tuple(inits), tuple(yields),
-               tuple(results))
+    return For(
+        index, lo, hi, step, loop.kind, body, tuple(carried), tuple(inits), tuple(yields), tuple(results)
+    )

@@ -39,8 +39,10 @@ def vectorise(kernel: Kernel, loop: str, lanes: int, tail: str = "masked") -> Ke
     where iterations may touch the same memory or a statement has no vector form.
     """
     if lanes < 1 or tail not in ("masked", "peeled"):
-        raise ValueError(f"[vectorise] {lanes} lanes, tail {tail!r}: expected positive lanes and a tail "
-                         "'masked' or 'peeled'")
+        raise ValueError(
+            f"[vectorise] {lanes} lanes, tail {tail!r}: expected positive lanes and a tail "
+            "'masked' or 'peeled'"
+        )
     place = rewrite.find(kernel, loop)
     old = place.loop
     if rewrite.require_serial("vectorise", old) != 1:
@@ -163,7 +165,7 @@ class _Widener:
         self.out: list[Stmt] = []
         self.masked = masked
         self.mask: Expr | None = None  # lanes that are switched on
-        self.partly = False            # under a branch: perhaps no lane is on
+        self.partly = False  # under a branch: perhaps no lane is on
 
     def fail(self, reason: str) -> ir.LoopError:
         return refuse("vectorise", self.loop.index.name, reason)
@@ -173,8 +175,13 @@ class _Widener:
         ops = [reduction(old.body, v, y) for v, y in zip(old.carried, old.yields, strict=True)]
         carried = []
         for var, op in zip(old.carried, ops, strict=True):
-            if op is None or ir.REDUCE_LANES[op].find("f" if var.type.is_float else
-                                                      "b" if var.type.dtype == "bool" else "i") < 0:
+            if (
+                op is None
+                or ir.REDUCE_LANES[op].find(
+                    "f" if var.type.is_float else "b" if var.type.dtype == "bool" else "i"
+                )
+                < 0
+            ):
                 raise self.fail(f"{var.name} is carried, and not as a reduction")
             wide = Var(var.name, var.type.with_lanes(self.lanes))
             carried.append(wide)
@@ -188,10 +195,19 @@ class _Widener:
             yields = [ir.Select(live, y, c) for y, c in zip(yields, carried, strict=True)]
         ends = tuple(Var(self.names.fresh(f"{v.name}_lanes"), v.type) for v in carried)
         inits = tuple(neutral(op or "", v.type) for op, v in zip(ops, carried, strict=True))
-        new = replace(old, step=ir.index(self.lanes), body=tuple(self.out), carried=tuple(carried),
-                      inits=inits, yields=tuple(yields), results=ends)
-        finals = [ir.Let(result, ir.binary(op or "", init, ir.ReduceLanes(op or "", end)))
-                  for result, op, init, end in zip(old.results, ops, old.inits, ends, strict=True)]
+        new = replace(
+            old,
+            step=ir.index(self.lanes),
+            body=tuple(self.out),
+            carried=tuple(carried),
+            inits=inits,
+            yields=tuple(yields),
+            results=ends,
+        )
+        finals = [
+            ir.Let(result, ir.binary(op or "", init, ir.ReduceLanes(op or "", end)))
+            for result, op, init, end in zip(old.results, ops, old.inits, ends, strict=True)
+        ]
         return [new, *finals]
 
     def let(self, name: str, value: Expr) -> Var:
@@ -251,8 +267,9 @@ class _Widener:
             return Lane(replace(expr, index=at.base, mask=mask, otherwise=other), _NONE)
         mask = self.mask if own is None else self.both(self.vector(own))
         other = None if rest is None else self.vector(rest)
-        made = replace(expr, index=self.address(at), type=expr.type.with_lanes(self.lanes), mask=mask,
-                       otherwise=other)
+        made = replace(
+            expr, index=self.address(at), type=expr.type.with_lanes(self.lanes), mask=mask, otherwise=other
+        )
         return Lane(made, None)
 
     def address(self, at: Lane) -> Expr:
@@ -296,8 +313,9 @@ class _Widener:
         value = self.vector(self.value(stmt.value))
         self.out.append(ir.Store(stmt.buffer, self.address(at), value, mask, stmt.hint))
 
-    def nested(self, body: Sequence[Stmt], yields: Sequence[Expr], mask: Expr | None, partly: bool
-               ) -> tuple[Body, list[Lane]]:
+    def nested(
+        self, body: Sequence[Stmt], yields: Sequence[Expr], mask: Expr | None, partly: bool
+    ) -> tuple[Body, list[Lane]]:
         """The statements of a nested body, and what it yields."""
         kept = self.out, self.mask, self.partly
         self.out, self.mask, self.partly = [], mask, partly
@@ -315,16 +333,26 @@ class _Widener:
         then, first = self.nested(stmt.then, stmt.then_yields, self.mask, self.partly)
         orelse, second = self.nested(stmt.orelse, stmt.else_yields, self.mask, self.partly)
         results = tuple(Var(r.name, r.type.with_lanes(self.lanes)) for r in stmt.results)
-        self.out.append(ir.If(condition.base, then, orelse, tuple(map(self.vector, first)),
-                              tuple(map(self.vector, second)), results))
+        self.out.append(
+            ir.If(
+                condition.base,
+                then,
+                orelse,
+                tuple(map(self.vector, first)),
+                tuple(map(self.vector, second)),
+                results,
+            )
+        )
         self.env.update({r.name: Lane(r, None) for r in results})
 
     def masked_branch(self, stmt: ir.If, condition: Expr) -> None:
         """Both branches, each in its lanes."""
         taken = self.let("taken", condition)
         parts = []
-        for body, yields, mask in ((stmt.then, stmt.then_yields, taken),
-                                   (stmt.orelse, stmt.else_yields, ir.Unary("not", taken))):
+        for body, yields, mask in (
+            (stmt.then, stmt.then_yields, taken),
+            (stmt.orelse, stmt.else_yields, ir.Unary("not", taken)),
+        ):
             on = self.both(mask) if body or yields else None
             made, given = self.nested(body, yields, on, True)
             self.out += made
@@ -344,6 +372,18 @@ class _Widener:
         self.env.update({v.name: Lane(v, None) for v in carried})
         body, given = self.nested(stmt.body, stmt.yields, self.mask, self.partly)
         lo, hi, step = (b.base for b in bounds)
-        self.out.append(For(stmt.index, lo, hi, step, stmt.kind, body, carried, tuple(inits),
-                            tuple(map(self.vector, given)), results))
+        self.out.append(
+            For(
+                stmt.index,
+                lo,
+                hi,
+                step,
+                stmt.kind,
+                body,
+                carried,
+                tuple(inits),
+                tuple(map(self.vector, given)),
+                results,
+            )
+        )
         self.env.update({v.name: Lane(v, None) for v in results})

@@ -233,9 +233,7 @@ class ScanLoop(Primitive):
 
         def turn(*values: array) -> list[array]:
             parts = _Parts(values)
-            stacks_in, held, (at,), c, stacks = (
-                parts.take(k) for k in (n_xs, self.n_fixed, 1, n, len(ys))
-            )
+            stacks_in, held, (at,), c, stacks = (parts.take(k) for k in (n_xs, self.n_fixed, 1, n, len(ys)))
             i = self._length() - 1 - at if self.reverse else at
             found = inline(self.body, _values([*held, *c, *(_element(x, i) for x in stacks_in)]))
             written = [_with_element(s, y, i) for s, y in zip(stacks, found[n:], strict=True)]

@@ -140,9 +140,7 @@ class _Flat:
 
     def results(self, values: Sequence[Any]) -> Any:
         found = iter(values)
-        return tree.unflatten(
-            self.out_tree, [next(found) if s is None else s[0] for s in self.made_statics]
-        )
+        return tree.unflatten(self.out_tree, [next(found) if s is None else s[0] for s in self.made_statics])
 
     def backward(
         self, primals: Sequence[array], seeds: Sequence[array], results: Sequence[array]

@@ -17,9 +17,7 @@ class RoPE(Module):
     as they are.
     """
 
-    def __init__(
-        self, dims: int, traditional: bool = False, base: float = 10000, scale: float = 1.0
-    ) -> None:
+    def __init__(self, dims: int, traditional: bool = False, base: float = 10000, scale: float = 1.0) -> None:
         super().__init__()
         self.dims = dims
         self.traditional = traditional
