@@ -1,7 +1,8 @@
 """LLVM IR text to machine code, through llvmlite, which is imported at the first compilation.
 
-The pass list is short because the emitter already writes vectors. Target machines are kept. Several modules
-are compiled at the same time.
+The pass list is short because the emitter already writes vectors, and code generation merges and hoists.
+NewGVN, which LLVM's own pipelines do not run, miscompiled `test_maxima_of_windows_over_padding` (LLVM 22).
+Target machines are kept. Several modules are compiled at the same time.
 """
 
 from __future__ import annotations
@@ -117,7 +118,6 @@ def _optimised(llvm_text: str, target: Target, machine: Any) -> Any:
     if "alloca" in llvm_text:
         passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
-    passes.add_new_gvn_pass()
     # a builder of its own: those of llvmlite keep pointers to objects that are gone after a run
     options = binding.create_pipeline_tuning_options(speed_level=2)
     builder = binding.create_pass_builder(machine, options)
@@ -148,11 +148,8 @@ def _unlocked(name: str) -> Any:
 
 @cache
 def _binding() -> Any:
-    """llvmlite. NewGVN must not look for operations on phis: with simplifycfg before it that miscompiled
-    `test_maxima_of_windows_over_padding` (LLVM 22, whose own pipelines do not run the pass)."""
     import llvmlite.binding as binding
 
-    binding.set_option("ingot", "-enable-phi-of-ops=false")
     return binding
 
 
