@@ -49,7 +49,8 @@ def driver_functions(program: Program) -> str:
     than the first hundred thousand calls gain from it."""
     attributes = 'attributes #1 = { nounwind noinline optnone "no-builtins" }'
     once = [_once(program)] if program.once else []
-    return "\n".join([_prepare(program), *once, _entry(program), attributes, ""])
+    alone = [_ALONE] if any(k.parallel is not None for k in program.kernels) else []
+    return "\n".join([_prepare(program), *once, *alone, _entry(program), attributes, ""])
 
 
 class _Function:
@@ -312,8 +313,10 @@ class _Entry(_Function):
                 self.extent(code.work)
         if kernels:
             self.kernels = self.context("kernels")
-            self.parallel_for = self.context("parallel_for")
-            self.threaded = self.w.op(f"icmp ne ptr {self.parallel_for}, null")
+        if any(code.parallel is not None for code in kernels):
+            given = self.context("parallel_for")
+            threaded = self.w.op(f"icmp ne ptr {given}, null")
+            self.parallel_for = self.w.op(f"select i1 {threaded}, ptr {given}, ptr @alone")
         self.poll = self.context("poll")
         self.polls = self.w.op(f"icmp ne ptr {self.poll}, null")
         self.weights = self.iteration_weights()
@@ -370,19 +373,10 @@ class _Entry(_Function):
             return w.op(f"call i32 {function}({arguments}, i64 0, i64 1)")
         extent = self.extent(code.parallel)
         work = self.extent(code.work)  # of dims beyond all memory it may have wrapped; any is right
-        spread, alone, after = w.fresh("spread"), w.fresh("alone"), w.fresh("after")
-        w.do(f"br i1 {self.threaded}, label %{spread}, label %{alone}")
-        w.start(spread)
-        many = w.op(
+        return w.op(
             f"call i32 {self.parallel_for}(ptr %ctx, ptr {function}, ptr {self.arguments}, "
             f"ptr {self.params}, i64 {extent}, i64 {work})"
         )
-        w.do(f"br label %{after}")
-        w.start(alone)
-        one = w.op(f"call i32 {function}({arguments}, i64 0, i64 {extent})")
-        w.do(f"br label %{after}")
-        w.start(after)
-        return w.op(f"phi i32 [ {many}, %{spread} ], [ {one}, %{alone} ]")
 
     def check(self, number: int, code: str) -> None:
         """Leave with a step's code; then ask whether to go on."""
@@ -493,6 +487,42 @@ class _Entry(_Function):
                     found[start] = self.w.op(f"add i64 {found[start]}, {work}")
         return found
 
+
+_PIECE = 10_000_000_000
+"""Picoseconds between two questions whether to go on, within a kernel."""
+_ALONE = f"""
+define internal i32 @alone(ptr %ctx, ptr %kernel, ptr %buffers, ptr %params, i64 %extent, i64 %work)
+    #1 section ".text.driver" {{
+entry:
+  %slot = getelementptr i8, ptr %ctx, i64 {abi.OFFSETS["poll"]}
+  %poll = load ptr, ptr %slot
+  %nobody = icmp eq ptr %poll, null
+  %many = sdiv i64 %work, {_PIECE}
+  %fitting = call i64 @llvm.smin.i64(i64 %many, i64 %extent)
+  %asking = call i64 @llvm.smax.i64(i64 %fitting, i64 1)
+  %pieces = select i1 %nobody, i64 1, i64 %asking
+  %last = sub i64 %extent, 1
+  %less = sdiv i64 %last, %pieces
+  %size = add i64 %less, 1
+  br label %run
+run:
+  %begin = phi i64 [ 0, %entry ], [ %end, %ask ]
+  %next = add i64 %begin, %size
+  %end = call i64 @llvm.smin.i64(i64 %next, i64 %extent)
+  %code = call i32 %kernel(ptr %ctx, ptr %buffers, ptr %params, i64 %begin, i64 %end)
+  %failed = icmp ne i32 %code, 0
+  %done = icmp sge i64 %end, %extent
+  %finished = or i1 %failed, %done
+  br i1 %finished, label %leave, label %ask
+ask:
+  %stop = call i32 %poll(ptr %ctx)
+  %stopped = icmp ne i32 %stop, 0
+  br i1 %stopped, label %leave, label %run
+leave:
+  %result = phi i32 [ %code, %run ], [ %stop, %ask ]
+  ret i32 %result
+}}"""
+# what `parallel_for` is for one thread
 
 _STEP = 256
 """What a step counts as besides the bytes that it reads and writes."""

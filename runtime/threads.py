@@ -25,7 +25,7 @@ from ingot.tracer import config
 MOST = 256
 """Threads."""
 LEAST = 6_000_000
-"""Picoseconds of work that two threads may share: twice the GRAIN of the pool."""
+"""Picoseconds of work that two threads may share: twice the GRAIN of the pool. Less needs no pool."""
 FORKED = 20
 """The code of a kernel that finds itself in a child forked while it ran, by the handler of a signal."""
 _NATIVE = "threads_native"
@@ -53,7 +53,7 @@ ALONE = Team(0, 0, 1)
 when_set: list[Callable[[], None]] = []
 """Called when the number of threads has been set."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the handler of a signal may run programs, too
 _team: Team | None = None
 _pool: _Pool | None = None
 _wanted: int | None = None
@@ -106,7 +106,9 @@ def settled() -> bool:
 def team(work: int) -> Team:
     """The threads for a call of about `work` picoseconds. They are ALONE until the pool is worth its
     compilation, when it was never compiled before."""
-    return _team if _team is not None else _find_team(work)
+    if _team is not None:
+        return _team
+    return _find_team(work) if work >= LEAST else ALONE
 
 
 def status() -> dict[str, Any]:
@@ -223,7 +225,7 @@ class _Pool:
 def _after_fork() -> None:
     """In the child, where the lock may be held by a thread that is not there."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _pool is not None:
         _pool.restart()
 
