@@ -8,7 +8,7 @@ from types import ModuleType
 from ingot.lowering import points as pt
 from ingot.lowering import rules
 from ingot.lowering.fuse import plan_of
-from ingot.lowering.groups import Built, Group, Pack
+from ingot.lowering.groups import Built, Group, Memory, Pack
 from ingot.lowering.kernels import columns, dot, full, rows, scatter
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.pull import producers
@@ -77,21 +77,28 @@ def schedule(
     memory += [(pack.side, pack.aval.dtype.short, "read") for pack in packs]
     name = _name(group, list(counts))
     cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))
-    pieces = full.pieces_of(plan) if isinstance(plan, rows.Plan) else None
-    if pieces is not None:
-        parts, shared = full.build(plan, pieces, name, target, memory, -_PRIVATE * min(group.roots))
-        found = []
-        for number, part in enumerate(parts):
-            over = Group(group.kind, part.space, group.reduced, group.roots)
-            shown = () if number else tuple(counts.items())
-            found.append(Scheduled(over, part.built, part.buffers, shown, cost, shared=shared))
-        return found
-    down = columns.columns_of(plan) if isinstance(plan, rows.Plan) else None
-    if down is None:
+    parts = _reductions(plan, name, target, memory, group) if isinstance(plan, rows.Plan) else None
+    if parts is None:
         built = nest.build(plan, name, target, memory)
-    else:
-        built = columns.build(plan, down, name, target, memory)
-    return [Scheduled(group, built, buffers, tuple(counts.items()), cost, tuple(packs))]
+        return [Scheduled(group, built, buffers, tuple(counts.items()), cost, tuple(packs))]
+    found = []
+    for number, part in enumerate(parts[0]):
+        over = Group(group.kind, part.space, group.reduced, group.roots)
+        shown = () if number else tuple(counts.items())
+        found.append(Scheduled(over, part.built, part.buffers, shown, cost, shared=parts[1]))
+    return found
+
+
+def _reductions(
+    plan: rows.Plan, name: str, target: Target, memory: Memory, group: Group
+) -> tuple[list[full.Part], dict[int, Aval]] | None:
+    """The kernels of reductions that are no simple rows, and the buffers that these share."""
+    first = -_PRIVATE * min(group.roots)
+    pieces = full.pieces_of(plan)
+    if pieces is not None:
+        return full.build(plan, pieces, name, target, memory, first)
+    down = columns.columns_of(plan)
+    return None if down is None else columns.build(plan, down, name, target, memory, first)
 
 
 _PRIVATE = 4096

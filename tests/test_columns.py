@@ -39,12 +39,56 @@ def mean_variance(axis: Any) -> Callable:
 
 
 def test_mean_and_variance_take_one_pass() -> None:
-    for shape in ((B, C), (4096, 512), (B, 8)):
+    for shape in ((B, C), (4096, 2048)):
         program = made(mean_variance(0), Aval(shape, mx.float32)).program
         (kernel,) = program.kernels
         assert not program.slots
         assert kernel.text.count("for k in") == 1, kernel.text
         assert kernel.text.count("total") and kernel.text.count("distance") >= 1
+
+
+def test_few_columns_run_in_pieces() -> None:
+    """Rows are cut where columns are too few to run in parallel, and the join is another kernel."""
+    shapes = (((B, 8), 2), ((1_000_000, 64), 2), ((4096, 8), 1), ((B, 4096), 1), ((B, C), 1))
+    for shape, kernels in shapes:
+        program = made(mean_variance(0), Aval(shape, mx.float32)).program
+        assert len(program.kernels) == kernels
+        assert (program.kernels[0].parallel is None) == (shape == (4096, 8))
+
+
+def several(x: Any) -> Any:
+    sums = mx.mean(x, axis=0), mx.var(x, axis=0)
+    return *sums, mx.max(x, axis=0), mx.argmin(x, axis=0), mx.all(x > 2, axis=0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 255, 256, 8192, 8193, 30_011, 200_003])
+def test_pieces_of_rows(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    for columns in (1, 5, 16, 33):
+        x = rng.normal(size=(rows, columns)).astype(np.float32) + 3
+        wide = x.astype(np.float64)
+        if rows == 0:
+            functions: Callable = lambda a: (mx.sum(a, axis=0), mx.prod(a, axis=0))  # noqa: E731
+            want: tuple = (np.zeros(columns), np.ones(columns))
+        else:
+            functions = several
+            want = (wide.mean(0), wide.var(0), x.max(0), x.argmin(0), (x > 2).all(0))
+        program = made(functions, Aval((B, columns), mx.float32))
+        for got, expected in zip(call(program, x), want, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_pieces_join_the_same_with_any_number_of_threads() -> None:
+    x = np.random.default_rng(0).normal(size=(300_000, 7)).astype(np.float32)
+    program = made(several, Aval((B, 7), mx.float32))
+    before, found = mx.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 8):
+            mx.set_num_threads(threads)
+            found.append([v.tobytes() for v in call(program, x)])
+    finally:
+        mx.set_num_threads(before)
+    assert all(f == found[0] for f in found)
 
 
 @pytest.mark.parametrize("target", ["host", "x86-64-v2", "x86-64-v3"])

@@ -6,6 +6,8 @@
                 for each row of the chunk: accumulate, in registers
                 join with the totals of the block, which lie on the stack
 
+Few columns are cut into pieces of rows that run in parallel, which a second kernel joins.
+
 So memory is read in runs of a block, a few rows side by side, and each element once: mean and variance need
 one pass together, as partial variances about the means of chunks are joined (Chan, Golub and LeVeque,
 "Updating formulae and a pairwise algorithm for computing sample variances", 1979, equation 2.1).
@@ -13,18 +15,20 @@ one pass together, as partial variances about the means of chunks are joined (Ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
 from ingot.lowering.groups import Built, Memory
 from ingot.lowering.kernels import rows
+from ingot.lowering.kernels.full import PIECE, Part, Pieces
 from ingot.lowering.kernels.loops import tree, vector_loop
 from ingot.lowering.kernels.rows import Plan, Reduction, Stage
 from ingot.lowering.llvm.target import Target
 from ingot.lowering.loop import Expr
 from ingot.lowering.points import Point
-from ingot.tracer import dims
+from ingot.tracer import dims, dtypes
+from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
 from ingot.tracer.primitives.elementwise import Div, Mul, Square, Sub
 from ingot.tracer.record import field, record
@@ -39,6 +43,9 @@ ROWS_IN_FLIGHT = 8
 """Accumulators of a column, in different rows, where columns are so few that one would wait for itself."""
 RUN = 512
 """Columns from which on chunks are short."""
+
+Scale = dict[str, tuple[Expr, ...]]
+"""Factors for joining partial variances, by dtype."""
 REGISTERS = 2
 """Registers that a vector of columns fills."""
 
@@ -126,9 +133,28 @@ def _is_mean(plan: Plan, point: Point, total: Reduction) -> bool:
     return isinstance(count, pt.Position) and count.place.key == pt.fixed(size).key
 
 
-def build(plan: Plan, columns: Columns, name: str, target: Target, buffers: Memory) -> Built:
-    """The kernel of a plan whose `columns_of` is given."""
-    return _Writer(plan, columns, name, target, buffers).build()
+def build(
+    plan: Plan, columns: Columns, name: str, target: Target, memory: Memory, first: int
+) -> tuple[list[Part], dict[int, Aval]]:
+    """The kernels of a plan whose `columns_of` is given: one, or one for pieces of rows and one that joins
+    these; and the buffers they share, numbered downwards from `first`."""
+    writer = _Writer(plan, columns, name, target, memory)
+    pieces = writer.pieces()
+    space = tuple(plan.extents.values())
+    values = tuple(value for value, _, _ in memory)
+    if pieces is None:
+        return [Part(writer.build(), values, space)], {}
+    shared = {
+        first - 1 - i: Aval((pieces.count * writer.width,), dtypes.by_short[c.type.dtype])
+        for i, c in enumerate(writer.start[: len(writer.sums)])
+    }
+    read = [item for item in memory if item[2] == "read"]
+    partial = _Writer(plan, columns, name, target, read).build_pieces(pieces)
+    joined = _Writer(plan, columns, f"{name}_join", target, memory).build_join(pieces)
+    return [
+        Part(partial, (*(value for value, _, _ in read), *shared), space),
+        Part(joined, (*values, *shared), (pieces.count,)),
+    ], shared
 
 
 class _Writer(rows.Writer):
@@ -152,15 +178,90 @@ class _Writer(rows.Writer):
         self.parts = max(ROWS_IN_FLIGHT // carried, 1) if few else 1
         self.rows = min(CHUNK * (RUN // max(extent, 1)), LONG_CHUNK) if few else CHUNK  # type: ignore[operator, type-var]
 
-    def build(self) -> Built:
-        kept = [a for a in self.plan.extents if a not in self.plan.reduced and a != self.across_axis]
-        self.emit(top=True)
-        extent = self.vector_extent
         if isinstance(extent, int):
             self.width = min(self.width, -(-extent // self.lanes) * self.lanes)
-        self.totals = [self.b.alloc("total", c.type.dtype, self.width, "stack") for c in self.start]
+        self.all = Stage([*plain.reductions, *(m.reduction for m in columns.moments)])
+        self.totals: list[str] = []
+        self.piece: tuple[Expr, Expr] | None = None
+
+    def build(self) -> Built:
+        kept = [a for a in self.plan.extents if a not in self.plan.reduced and a != self.across_axis]
+        self.begin()
         self.kept_loops(kept, "parallel")
+        return self.built()
+
+    def begin(self) -> None:
+        self.emit(top=True)
+        self.totals = [self.b.alloc("total", c.type.dtype, self.width, "stack") for c in self.start]
+
+    def built(self) -> Built:
         return Built(self.b.kernel(), tuple(self.body.params), self.parallel, 0)
+
+    # -- pieces of rows -----------------------------------------------------------------------------
+
+    def pieces(self) -> Pieces | None:
+        """How to cut the rows, when the columns are one block and nothing else runs in parallel."""
+        columns = self.vector_extent
+        if len(self.plan.extents) != 2 or not isinstance(columns, int) or columns > self.width:
+            return None
+        (axis,) = self.plan.reduced
+        length = max(PIECE // max(columns, 1) // LONG_CHUNK, 1) * LONG_CHUNK
+        extent = self.plan.extents[axis]
+        if isinstance(extent, int) and extent <= 2 * length:
+            return None
+        return Pieces(axis, length, dims.ceil_div(extent, length))
+
+    def states(self, access: str) -> list[str]:
+        """Buffers of what the pieces leave: a row of each total, compensations aside, for each piece."""
+        return [self.b.buffer("state", c.type.dtype, access) for c in self.start[: len(self.sums)]]
+
+    def build_pieces(self, pieces: Pieces) -> Built:
+        states = self.states("write")
+        self.begin()
+        self.parallel = pieces.count
+        n, columns = (self.body.extent(self.plan.extents[a]) for a in (pieces.axis, self.across_axis))
+        with self.b.loop("piece", 0, self.body.extent(pieces.count), kind="parallel") as scope:
+            assert scope.index is not None
+            first = self.b.let(scope.index * pieces.length, "first")
+            self.piece = first, self.b.let(ir.minimum(first + pieces.length, n), "end")
+            row = self.b.let(scope.index * self.width, "row")
+
+            def leave(at: Expr) -> None:
+                for state, value in zip(states, self.got(at), strict=False):
+                    self.b.store(state, row + at, value)
+
+            self.block(ir.index(0), columns, leave)
+        return self.built()
+
+    def build_join(self, pieces: Pieces) -> Built:
+        states = self.states("read")
+        self.emit(top=True)
+        n, columns = (self.body.extent(self.plan.extents[a]) for a in (pieces.axis, self.across_axis))
+
+        def join(at: Expr) -> None:
+            start = [ir.broadcast(c, self.lanes) for c in self.start]
+            count = self.body.extent(pieces.count)
+            with self.carrying("piece", ir.index(0), count, [start]) as (scope, (old,)):
+                done = self.b.let(scope.index * pieces.length, "done")
+                scale = self.scales(done, ir.minimum(n - done, pieces.length))
+                row = self.b.let(scope.index * self.width + at, "row")
+                loaded = [self.b.let(self.b.load(name, row, self.lanes), "part") for name in states]
+                new: list[Expr] = []
+                for reduction in self.columns.plain.reductions:
+                    part = slice(len(new), len(new) + len(reduction.accumulator.initial))
+                    is_sum = reduction.accumulator.blocked
+                    joined = loaded[part] if is_sum else reduction.accumulator.join(old[part], loaded[part])
+                    new += [self.b.let(x, "joined") for x in joined]
+                for moment in self.columns.moments:
+                    squares = loaded[len(new)]
+                    new.append(self.moved(moment, squares, scale, old, new))
+                scope.next(*self._joined(self.all, old, new))
+            self.finish(list(scope.results))
+
+        self.vectors(ir.index(0), columns, join)
+        return self.built()
+
+    # -- blocks of columns --------------------------------------------------------------------------
 
     def kept_loops(self, axes: Sequence[int], kind: str) -> None:
         if not axes:
@@ -190,19 +291,20 @@ class _Writer(rows.Writer):
             length = ir.index(width) if whole else ir.minimum(self.body.extent(extent) - lo, width)
             self.block(lo, length if whole else self.b.let(length, "length"))
 
-    def block(self, lo: Expr, length: Expr) -> None:
-        """All rows of the columns [lo, lo + length)."""
+    def block(self, lo: Expr, length: Expr, end: Callable[[Expr], None] | None = None) -> None:
+        """All rows, or those of the piece, of the columns [lo, lo + length); `end` is done with the totals of
+        each vector."""
         self.vectors(lo, length, lambda at: self.put(at, [ir.broadcast(c, self.lanes) for c in self.start]))
         reduced = [a for a in self.plan.extents if a in self.plan.reduced]
         self.down(reduced, ir.index(0), lo, length)
-        self.vectors(lo, length, self.finish)
+        self.vectors(lo, length, end or (lambda at: self.finish(self.got(at))))
 
-    def vectors(self, lo: Expr, length: Expr, write: object) -> None:
+    def vectors(self, lo: Expr, length: Expr, write: Callable[[Expr], None]) -> None:
         """`write(at)` for each vector of columns; `at` counts from `lo`."""
 
         def part(base: Expr, mask: Expr | None, carried: Sequence[Expr]) -> Sequence[Expr]:
             with self.body.lane_axis(self.across_axis, base, self.lanes, mask):
-                write(base - lo if not _is_zero(lo) else base)  # type: ignore[operator]
+                write(base - lo if not _is_zero(lo) else base)
             return ()
 
         vector_loop(self.b, lo, length, self.lanes, [()], part)
@@ -212,7 +314,8 @@ class _Writer(rows.Writer):
         axis, *rest = reduced
         n = self.body.extent(self.plan.extents[axis])
         inner: Extent = dims.product([self.plan.extents[a] for a in rest])
-        with self.b.loop("k", 0, n, 1 if rest else self.rows) as scope:
+        start, n = self.piece or (ir.index(0), n)
+        with self.b.loop("k", start, n, 1 if rest else self.rows) as scope:
             assert scope.index is not None
             if rest:
                 with self.body.axis(axis, scope.index):
@@ -221,20 +324,22 @@ class _Writer(rows.Writer):
                     self.down(rest, done if _is_zero(before) else before + done, lo, length)
                 return
             count = before if not _is_zero(before) else ir.index(0)
+            count = count if self.piece is None else -start
             done = self.b.let(count + scope.index if not _is_zero(count) else scope.index, "done")
             static = self.plan.extents[axis]
-            even = isinstance(static, int) and static % self.rows == 0
+            even = self.piece is None and isinstance(static, int) and static % self.rows == 0
             last = scope.index + self.rows
             last = last if even else ir.minimum(last, n)
             last = self.b.let(last, "last")
             scale = self.scales(done, last - scope.index)
-            self.vectors(lo, length, lambda at: self.chunk(axis, scope.index, last, scale, at))
+            row = scope.index
+            self.vectors(lo, length, lambda at: self.chunk(axis, row, last, scale, at))
 
-    def scales(self, done: Expr, count: Expr) -> dict[str, tuple[Expr, ...]]:
+    def scales(self, done: Expr, count: Expr) -> Scale:
         """What joining partial variances needs, for each dtype: with n rows `done` and m more, the numbers
         n, m, 1 / m, 1 / (n m) (1 for n = 0) and n m / (n + m)."""
-        found = {}
-        for dtype in {m.x.dtype for m in self.columns.moments}:
+        found: Scale = {}
+        for dtype in sorted({m.x.dtype for m in self.columns.moments}):
             n, m = (self.b.let(ir.convert(x, dtype), "n") for x in (done, count))
             both = self.b.let(n * m, "both")
             shares = 1.0 / m, 1.0 / ir.maximum(both, 1.0), both / (n + m)
@@ -248,18 +353,17 @@ class _Writer(rows.Writer):
     def got(self, at: Expr) -> list[Expr]:
         return [self.b.let(self.b.load(name, at, self.lanes), "old") for name in self.totals]
 
-    def chunk(self, axis: int, first: Expr, last: Expr, scale: dict[str, tuple[Expr, ...]], at: Expr) -> None:
+    def chunk(self, axis: int, first: Expr, last: Expr, scale: Scale, at: Expr) -> None:
         """A few rows of one vector of columns."""
         plain, moments = self.columns.plain, self.columns.moments
-        stage = Stage([*plain.reductions, *(m.reduction for m in moments)])
         self.emit()
         old = self.got(at)
-        fresh = self._fresh(stage, old)[: len(self.sums) - len(moments)]
+        fresh = self._fresh(self.all, old)[: len(self.sums) - len(moments)]
         new = self.over_rows(axis, first, last, fresh, plain)
         for moment in moments:
-            place = sum(len(r.accumulator.initial) for r in plain.reductions[: moment.of])
-            new.append(self.squares(moment, axis, first, last, scale[moment.x.dtype], old, new, place))
-        self.put(at, self._joined(stage, old, new))
+            squares = self.squares(moment, axis, first, last, scale, new)
+            new.append(self.moved(moment, squares, scale, old, new))
+        self.put(at, self._joined(self.all, old, new))
 
     def over_rows(self, axis: int, first: Expr, last: Expr, fresh: list[Expr], stage: Stage) -> list[Expr]:
         """What a stage accumulates over the rows [first, last)."""
@@ -286,38 +390,41 @@ class _Writer(rows.Writer):
             found += [self.b.let(x, "joined") for x in joined]
         return found
 
+    def place(self, moment: Moment) -> int:
+        """Which total is the sum whose mean a moment is about."""
+        return sum(len(r.accumulator.initial) for r in self.columns.plain.reductions[: moment.of])
+
     def squares(
-        self,
-        moment: Moment,
-        axis: int,
-        first: Expr,
-        last: Expr,
-        scale: tuple[Expr, ...],
-        old: Sequence[Expr],
-        new: Sequence[Expr],
-        place: int,
+        self, moment: Moment, axis: int, first: Expr, last: Expr, scale: Scale, new: Sequence[Expr]
     ) -> Expr:
-        """The squared distances in a chunk from its own mean, and what moving to the common mean adds to
-        them and to those before: the distance of the means, times n m, is n s - m S for sums s and S."""
-        n, m, share, shares, weight = (ir.broadcast(x, self.lanes) for x in scale)
-        total, part = old[place], new[place]
-        lost = old[len(self.sums) + sum(self.sums[:place])]
-        mean = self.b.let(part * share, "mean")
+        """The squared distances in a chunk from its own mean."""
+        share = scale[moment.x.dtype][2]
+        mean = self.b.let(new[self.place(moment)] * ir.broadcast(share, self.lanes), "mean")
         zero = ir.const(0.0, mean.type)
         with self.carrying("r", first, last, [[zero]]) as (scope, current):
             with self.body.axis(axis, scope.index):
                 self.body.emit(pt.reachable([moment.x]))
                 distance = self.b.let(ir.broadcast(self.body[moment.x], self.lanes) - mean, "distance")
                 scope.next(current[0][0] + distance * distance)
+        return scope.results[0]
+
+    def moved(
+        self, moment: Moment, squares: Expr, scale: Scale, old: Sequence[Expr], new: Sequence[Expr]
+    ) -> Expr:
+        """Squared distances and what moving to the common mean adds to them and to those before: the distance
+        of the means, times n m, is n s - m S for sums s and S."""
+        n, m, _, shares, weight = (ir.broadcast(x, self.lanes) for x in scale[moment.x.dtype])
+        place = self.place(moment)
+        total, part = old[place], new[place]
+        lost = old[len(self.sums) + sum(self.sums[:place])]
         apart = ir.fma(part, n, -(total * m)) + lost * m
         apart = self.b.let(apart * shares, "apart")
-        return self.b.let(scope.results[0] + apart * apart * weight, "squares")
+        return self.b.let(squares + apart * apart * weight, "squares")
 
-    def finish(self, at: Expr) -> None:
-        """Results of a vector of columns."""
-        values = self.got(at)
+    def finish(self, values: Sequence[Expr]) -> None:
+        """Results of a vector of columns from its totals."""
         place = 0
-        for reduction in (*self.columns.plain.reductions, *(m.reduction for m in self.columns.moments)):
+        for reduction in self.all.reductions:
             count = len(reduction.accumulator.initial)
             results = values[place : place + count][-len(reduction.held) :]
             place += count
