@@ -101,6 +101,21 @@ def test_other_dtypes(dtype: Any) -> None:
         np.testing.assert_allclose(got.astype(np.float64), want, rtol=2.0**-7)
 
 
+def test_checked_indices() -> None:
+    """What can fail stands within the pieces, also a divisor of all elements."""
+    program = made(
+        lambda x, t, i: (mx.sum(x / t[i]), mx.max(x / t[i] + t[i + 1])),
+        Aval((B,), mx.float32), Aval((3,), mx.float32), Aval((1,), mx.int32),
+    )  # fmt: skip
+    x = np.random.default_rng(5).uniform(1, 2, 200_001).astype(np.float32)
+    table = np.array([1, 3, 7], np.float32)
+    total, top = call(program, x, table, np.array([1], np.int32))
+    np.testing.assert_allclose(total, x.sum(dtype=np.float64) / 3, rtol=1e-6)
+    np.testing.assert_allclose(top, x.max() / np.float32(3) + 7, rtol=1e-6)
+    with pytest.raises(IndexError):
+        call(program, x, table, np.array([2], np.int32))
+
+
 def test_complex() -> None:
     rng = np.random.default_rng(2)
     z = np.exp(1j * rng.uniform(0, 7, 150_001)).astype(np.complex64)

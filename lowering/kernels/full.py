@@ -188,6 +188,7 @@ class _Piece(_Kernel):
             whole = isinstance(extent, int) and extent % size == 0
             length = ir.index(size) if whole else ir.minimum(self.body.extent(extent) - self.lo, size)
             self.length = self.b.let(length, "length")
+            self.emit()
             found = rows.flat(self.accumulate(stage))
             for name, value in zip(names, found, strict=True):
                 self.b.store(name, scope.index * value.type.lanes, value)
