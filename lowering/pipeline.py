@@ -36,6 +36,7 @@ from ingot.tracer.text import print_graph
 
 GraphPass = Callable[[Graph], Graph]
 
+
 def merge_and_rewrite(graph: Graph) -> Graph:
     """Equal nodes merged, and what the rules then find (`select(c, x, y)` when x and y became one), until
     nothing changes."""

@@ -468,3 +468,104 @@ def test_gated_delta_update() -> None:
     compare(
         lambda M, *xs: M.fast.gated_delta_update(*[x.astype(M.float16) for x in xs]), q, k, v, gamma, beta
     )
+
+
+# -- elementwise, reductions, shapes -------------------------------------------------------------------------
+
+UNARY = """abs arccos arccosh arcsin arcsinh arctan arctanh bitwise_invert ceil conjugate cos cosh degrees erf
+    erfinv exp expm1 floor imag isfinite isinf isnan isneginf isposinf log log10 log1p log2 logical_not
+    negative radians real reciprocal round rsqrt sigmoid sign sin sinh sqrt square stop_gradient tan tanh
+    nan_to_num""".split()
+BINARY = """add arctan2 bitwise_and bitwise_or bitwise_xor divide equal floor_divide greater greater_equal
+    left_shift less less_equal logaddexp logical_and logical_or maximum minimum multiply not_equal power
+    remainder right_shift subtract array_equal""".split()
+BEYOND = "round floor ceil expm1 sigmoid nan_to_num".split()
+"""Functions that take complex numbers here only, or whose results differ: docs/mlx-compat.md."""
+REDUCTIONS = "all any argmax argmin logsumexp max mean min prod softmax std sum var".split()
+
+
+def special(dtype: Any) -> np.ndarray:
+    if np.dtype(dtype).kind == "b":
+        return np.array([True, False])
+    if np.dtype(dtype).kind in "iu":
+        info = np.iinfo(dtype)
+        return np.array([0, 1, 2, 7, info.max, info.min], dtype)
+    if np.dtype(dtype).kind == "c":
+        return np.array([0, 1, 1j, -2 + 0.5j, 0.3 - 4j], dtype)
+    return np.array([0.0, -0.0, 1, -1, 0.5, 2.5, -3.5, np.inf, -np.inf, np.nan, 100], np.float32).astype(
+        dtype
+    )
+
+
+ALL = [*DTYPES, np.complex64]
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(name: str) -> None:
+    for dtype in ALL:
+        if name in BEYOND and dtype is np.complex64:
+            continue
+        compare(lambda M, x: getattr(M, name)(x), special(dtype), what=name)
+        compare(lambda M, x: getattr(M, name)(x), np.zeros((2, 0), dtype), what=name)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary(name: str) -> None:
+    random = np.random.default_rng(len(name))
+    kinds = DTYPES if name in ("logaddexp", "floor_divide") else ALL
+    for i, left in enumerate(kinds):
+        for right in (left, kinds[(i + 3) % len(kinds)]):
+            x, y = special(left), special(right)
+            if name in ("power", "left_shift", "right_shift", "floor_divide", "remainder", "divide"):
+                y = np.array([1, 2, 3], right)  # MLX leaves the rest undefined for integers
+                x = np.array([0, 1, 2, 5], left)
+            compare(lambda M, a, b: getattr(M, name)(a[:, None], b), x, y, what=name)
+        shape = tuple(random.integers(1, 4, 3))
+        x = random.integers(1, 9, shape).astype(left)
+        compare(lambda M, a: getattr(M, name)(a, a[:1]), x, what=name)
+        compare(lambda M, a: getattr(M, name)(a, 2), x, what=f"{name} with 2")
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(name: str) -> None:
+    for x in arrays(len(name)):
+        if np.isnan(x.astype(np.float32)).any() and name not in ("sum", "mean", "max", "min"):
+            continue
+        if not x.size or (x.dtype.kind in "biu" and name in ("softmax", "logsumexp")):
+            continue  # MLX: the product of nothing is 0, exponentials of integers are integers
+        for axis in (None, 0, -1, x.ndim):
+            compare(lambda M, x, a=axis: getattr(M, name)(x, axis=a), x, what=f"{name} {axis}")
+        if name not in ("softmax", "argmax", "argmin"):
+            compare(lambda M, x: getattr(M, name)(x, axis=(0, -1), keepdims=True), x, what=name)
+
+
+SHAPES: dict[str, Call] = {
+    "tri": lambda M, x: [M.tri(3, 4, 1), M.tril(x), M.triu(x, 1), M.eye(3, 2, -1), M.identity(2)],
+    "linspace": lambda M, x: [M.linspace(0, 1, 7), M.arange(1, 10, 3), M.arange(0.0, 1.0, 0.25)],
+    "roll": lambda M, x: [M.roll(x, 2), M.roll(x, -1, 0), M.roll(x, (1, 2), (0, 1))],
+    "tile": lambda M, x: [M.tile(x, 2), M.tile(x, (2, 1, 3)), M.repeat(x, 2), M.repeat(x, 3, 1)],
+    "meshgrid": lambda M, x: M.meshgrid(x[0], x[:, 0]) + M.meshgrid(x[0], x[:, 0], indexing="ij"),
+    "diagonal": lambda M, x: [M.diag(x), M.diag(x[0], 1), M.diagonal(x, -1), M.trace(x.astype(M.float32))],
+    "pad": lambda M, x: [M.pad(x, 1), M.pad(x, ((0, 1), (2, 0))), M.pad(x, 1, mode="edge")],
+    "join": lambda M, x: [M.concatenate([x, x], 1), M.stack([x, x], -1), *M.split(x, [1], 1), M.flatten(x)],
+    "axes": lambda M, x: [M.moveaxis(x, 0, 1), M.swapaxes(x, 0, 1), M.expand_dims(x, (0, -1))],
+    "flip": lambda M, x: [M.flip(x), M.flip(x, 0), M.atleast_3d(x), M.unflatten(x.reshape(-1), 0, (-1, 1))],
+    "along": lambda M, x: [
+        M.take_along_axis(x, M.argsort(x, 1), 1),
+        M.put_along_axis(x, M.argmax(x, 1, keepdims=True), x[:, :1], 1),
+        M.take(x, M.array([0, 1]), 1),
+    ],
+    "products": lambda M, x: [
+        M.outer(x[0], x[1]), M.kron(x, x[:1]), M.inner(x.astype(M.float32), x.astype(M.float32)),
+        M.tensordot(x.astype(M.float32), x.astype(M.float32), [[0], [0]]),
+        M.addmm(x.astype(M.float32)[:, :1], x.astype(M.float32), x.astype(M.float32).T, 0.5, 2.0),
+    ],
+    "numbers": lambda M, x: [M.divmod(x.astype(M.int32), 3), M.clip(x, 1, 3), M.where(x > 2, x, 0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name: str) -> None:
+    for dtype in (np.int8, np.uint8, np.int32, np.float16, ml_dtypes.bfloat16, np.float32):
+        x = (np.arange(12).reshape(3, 4) % 7).astype(dtype)
+        compare(SHAPES[name], x, what=name)

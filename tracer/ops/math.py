@@ -109,8 +109,23 @@ add = _binary("add", p.Add(), "Sum `a + b`")
 subtract = _binary("subtract", p.Sub(), "Difference `a - b`")
 multiply = _binary("multiply", p.Mul(), "Product `a * b`")
 divide = _inexact_binary("divide", p.Div(), "Quotient `a / b`")
-maximum = _binary("maximum", p.Maximum(), "The larger of `a` and `b` (NaN when either is)")
-minimum = _binary("minimum", p.Minimum(), "The smaller of `a` and `b` (NaN when either is)")
+
+
+def _extremum(name: str, primitive: Primitive, order: Primitive, doc: str) -> Binary:
+    """Complex numbers are compared by their real, then by their imaginary parts."""
+
+    def op(a: ArrayLike, b: ArrayLike, stream: Any = None) -> array:
+        x, y = common_pair(name, a, b)
+        if x.aval.dtype.kind != "c":
+            return record(primitive, x, y)
+        first = logical_or(record(order, x, y), record(p.Ne(), x, x))
+        return record(p.Select(), first._value, x, y)
+
+    return _named(op, name, f"{doc}, elementwise, with broadcasting and type promotion.")
+
+
+maximum = _extremum("maximum", p.Maximum(), p.Gt(), "The larger of `a` and `b` (NaN when either is)")
+minimum = _extremum("minimum", p.Minimum(), p.Lt(), "The smaller of `a` and `b` (NaN when either is)")
 arctan2 = _inexact_binary("arctan2", p.Atan2(), "Angle of the point (`b`, `a`) in radians")
 logaddexp = _inexact_binary("logaddexp", p.Logaddexp(), "`log(exp(a) + exp(b))` without overflow")
 
@@ -315,7 +330,7 @@ def _is_infinite(name: str, a: ArrayLike, value: float) -> array:
     if kind == "f":
         return record(_EQ, x, Literal(value, x.aval.dtype))
     if kind == "c":
-        raise ValueError(f"[{name}] Complex type not supported.")
+        return record(_EQ, x, Literal(value, x.aval.dtype))
     return record(_NE, x, x)  # integers are finite
 
 
@@ -332,6 +347,8 @@ def isneginf(a: ArrayLike, stream: Any = None) -> array:
 def isinf(a: ArrayLike, stream: Any = None) -> array:
     """True where `a` is plus or minus infinity."""
     x = as_array("isinf", a)
+    if x.dtype.is_complex:
+        return logical_or(isinf(real(x)), isinf(imag(x)))
     return _is_infinite("isinf", abs(x) if x.dtype.is_floating else x, math.inf)
 
 
@@ -340,7 +357,7 @@ def isfinite(a: ArrayLike, stream: Any = None) -> array:
     x = as_array("isfinite", a)
     if not x.dtype.is_floating:
         if x.dtype.is_complex:
-            raise ValueError("[isfinite] Complex type not supported.")
+            return logical_and(isfinite(real(x)), isfinite(imag(x)))
         return record(_EQ, x._value, x._value)
     return record(_LT, abs(x)._value, Literal(math.inf, x.dtype))
 
