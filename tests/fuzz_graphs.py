@@ -839,7 +839,8 @@ def _trial(
         operands = [o.numpy() if isinstance(o, Literal) else values[o] for o in node.operands]
         source = isinstance(node.primitive, _ROUNDED)
         if source and rng is not None:
-            operands = [_off(x, rng) for x in operands]
+            pairs = zip(operands, node.operands, strict=True)
+            operands = [x if isinstance(o, Literal) else _off(x, rng) for x, o in pairs]  # literals are exact
         made = node.primitive.evaluate(*operands)
         before = max((rough[o] for o in node.operands if o in rough), default=0.0)
         is_rough = source or before > 0
