@@ -448,7 +448,8 @@ def test_code_that_nobody_uses_leaves_memory(tmp_path: Path, monkeypatch: pytest
 
 
 def test_many_functions_take_bounded_memory() -> None:
-    """INGOT_MANY_FUNCTIONS=10000 takes two minutes."""
+    """INGOT_MANY_FUNCTIONS=10000 takes two minutes. What is left of each is what llvmlite leaves behind:
+    5 KiB of callbacks for every run of passes."""
     count = int(os.environ.get("INGOT_MANY_FUNCTIONS", "400"))
     done = subprocess.run(
         [sys.executable, "-c", MANY, str(count)],
@@ -460,7 +461,7 @@ def test_many_functions_take_bounded_memory() -> None:
     assert done.returncode == 0, done.stderr
     sizes = {int(n): float(size) for n, size in (line.split() for line in done.stdout.splitlines())}
     print(sizes)
-    assert sizes[count] - sizes[100] < 64, f"MiB after so many functions: {sizes}"
+    assert sizes[count] - sizes[100] < 32 + count / 100, f"MiB after so many functions: {sizes}"
 
 
 MANY = """
