@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from functools import reduce as fold
 from typing import Any
 
-from ingot.tracer import dims, dtypes
+from ingot.tracer import dtypes
 from ingot.tracer.array import array, record
 from ingot.tracer.dims import Dim, Extent
+from ingot.tracer.facts import agree
 from ingot.tracer.ops import math as _math
 from ingot.tracer.ops import reduce, shape
 from ingot.tracer.ops.coerce import as_array
@@ -73,7 +74,7 @@ def _sizes(inputs: Sequence[Labels], shapes: Sequence[tuple[Extent, ...]]) -> di
             known = sizes.get(label, 1)
             if isinstance(known, int) and known == 1:
                 sizes[label] = n
-            elif not (isinstance(n, int) and n == 1) and not dims.same(n, known):
+            elif not (isinstance(n, int) and n == 1) and not agree(n, known):
                 raise ValueError(
                     f"[einsum] Cannot broadcast dimension {axis} of input {i} with shape "
                     f"{show_shape(extents)} to size {known}."
@@ -203,7 +204,7 @@ def _distinct(x: array, labels: Labels) -> tuple[array, Labels]:
         label = next(s for s in labels if labels.count(s) > 1)
         i = labels.index(label)
         j = labels.index(label, i + 1)
-        if not dims.same(x.shape[i], x.shape[j]):
+        if not agree(x.shape[i], x.shape[j]):
             raise ValueError(
                 f"[einsum] '{label}' stands for extents {x.shape[i]} and {x.shape[j]} of one operand."
             )
