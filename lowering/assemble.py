@@ -358,7 +358,8 @@ def _updates(graph: Graph, part: Scheduled) -> Extent:
 
 def _lines(graph: Graph, part: Scheduled) -> tuple[str, ...]:
     """`file:line` of every node in a kernel, in order of first use."""
-    nodes = nodes_of(graph, part.group, part.buffers)
+    packed = (v for pack in part.packs for v in pack.reads)
+    nodes = nodes_of(graph, part.group, (*part.buffers, *packed))
     return tuple(dict.fromkeys(str(node.location) for node in nodes if node.location is not None))
 
 

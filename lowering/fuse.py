@@ -7,18 +7,20 @@ its own index.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ingot.lowering import rules
 from ingot.lowering.groups import Group, Unfusable
 from ingot.lowering.kernels import dot, rows, scatter
-from ingot.lowering.points import Apply, Points, Read, reachable
+from ingot.lowering.points import Apply, Number, Points, Read, reachable
 from ingot.lowering.pull import Index, Puller, is_one, producers
 from ingot.lowering.rules.reduce import UNROLLED, reduced_axes, unrolls
 from ingot.lowering.rules.shape import regrouped
 from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 from ingot.tracer.graph import Graph, Literal, Node, Operand
+from ingot.tracer.primitives.contract import DotGeneral
 from ingot.tracer.primitives.index import DynamicSlice, Gather
 from ingot.tracer.primitives.shape import BroadcastTo, Reshape, Reverse, Slice, Transpose
 
@@ -26,6 +28,9 @@ CHEAP = 2
 """Instructions up to which a value is computed again in each group that uses it, rather than stored."""
 REPEATED = 4
 """The same for a value that is broadcast, so that one group would compute it again in every row."""
+LAID_OUT = 64
+"""Points of an operand that a contraction evaluates when it copies it, and their instructions, each as often
+as it copies an element."""
 GROUP_NODES = 4000
 """Largest group, in nodes that it computes."""
 
@@ -123,19 +128,41 @@ class _Fuser:
 
     def must_store(self) -> set[int]:
         found = set(self.outputs)
+        uses = Counter(o for node in self.graph.nodes for o in node.operands if not isinstance(o, Literal))
         for node in self.graph.nodes:
             kind = self.kinds[id(node)]
             if kind in ("map", "view"):
                 continue
             found.update(node.results)
-            for operand in node.operands:
+            for side, operand in enumerate(node.operands):
                 if isinstance(operand, Literal):
                     continue
                 if kind == "host":
                     found.add(operand)
-                elif kind == "dot":
+                elif kind == "dot" and not (uses[operand] == 1 and self.is_laid_out(node, side)):
                     found.add(self.dot_operand(operand))
         return {v for v in found if v in self.made}
+
+    def is_laid_out(self, node: Node, side: int) -> bool:
+        """Whether a contraction copies an operand anyway, and may evaluate what is elementwise in it."""
+        avals = [self.graph.aval_of(o) for o in node.operands]
+        assert isinstance(node.primitive, DotGeneral)
+        repeated = dot.repeats(node.primitive, avals, side)
+        if repeated is None:
+            return False
+
+        def nothing(value: int, index: Index) -> None:
+            return None
+
+        puller = Puller(self.graph, Points(), lambda v: not self.inlines(v), nothing)
+        found = reachable([puller.pull(node.operands[side], rows.whole_index(avals[side].shape))])
+        applied = [p for p in found if isinstance(p, Apply)]
+        plain = all(
+            isinstance(p, Apply | Number) or (isinstance(p, Read) and not p.masks and not p.place.loaded)
+            for p in found
+        )
+        cost = sum(rules.costs.get(type(p.primitive), 1) for p in applied)
+        return bool(applied) and plain and len(found) <= LAID_OUT and cost * repeated <= LAID_OUT
 
     def dot_operand(self, operand: int) -> int:
         """What must be stored so that a contraction reads `operand` through affine views."""

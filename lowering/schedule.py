@@ -73,7 +73,8 @@ def schedule(
         reread = root in reads or root in lodging.values() or group.kind == "scatter"
         memory.append((root, _in_memory(graph, root), "readwrite" if reread else "write"))
     buffers = tuple(value for value, _, _ in memory)
-    counts = _fused(nodes_of(graph, group, buffers))
+    read = [v for pack in packs for v in pack.reads]
+    counts = _fused(nodes_of(graph, group, (*buffers, *read)))
     memory += [(pack.side, pack.aval.dtype.short, "read") for pack in packs]
     name = _name(group, list(counts))
     cost = sum(rules.costs.get(type(p.primitive), 1) for p in points if isinstance(p, pt.Apply))

@@ -180,6 +180,24 @@ def test_epilogue_is_in_the_kernel(nest: str) -> None:
     np.testing.assert_allclose(got.astype(np.float64), want, rtol=2e-3, atol=2e-3)
 
 
+def test_operands_are_evaluated_as_they_are_copied() -> None:
+    """Casts and maps of an operand that nobody else reads take no pass over memory of their own."""
+    x, w, scale = normal(70, 90), _random.integers(-9, 9, (90, 70)).astype(np.int8), normal(90, 1)
+    graph = traced(lambda x, w, s: mx.tanh(x + 1) @ (w.astype(mx.float32) * s), *avals(x, w, scale))
+    made, got = run(graph, x, w, scale)
+    assert kernels(made)[0] == "pack_rows" and len(kernels(made)) == 2
+    want = np.tanh(x.astype(np.float64) + 1) @ (w * scale.astype(np.float64))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    narrow = _random.integers(-128, 128, (2, 70, 70)).astype(np.int8)
+    graph = traced(lambda x, y: x.astype(mx.int32) @ y.astype(mx.int32), *avals(*narrow))
+    made, got = run(graph, *narrow)
+    assert len(kernels(made)) == 2
+    np.testing.assert_array_equal(got, narrow[0].astype(np.int32) @ narrow[1].astype(np.int32))
+    # another reader: the value is stored, and read by both
+    graph = traced(lambda x, y: (mx.tanh(x) @ y) * mx.tanh(x).sum(), *avals(x, normal(90, 70)))
+    assert "pack_rows" not in kernels(lower(graph, current()))
+
+
 def test_nan_and_infinity_propagate(nest: str) -> None:
     x, y = normal(40, 70), normal(70, 50)
     x[3, 5], x[7, 9], y[20, 30] = np.nan, np.inf, -np.inf

@@ -6,7 +6,8 @@ few rows with a large matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 from ingot.lowering import loop as ir
 from ingot.lowering import points as pt
@@ -24,15 +25,18 @@ from ingot.lowering.kernels.contraction import (
     simplified,
     unit,
 )
-from ingot.lowering.kernels.gemm_blocks import known
+from ingot.lowering.kernels.gemm_blocks import ROW_BLOCK, known
 from ingot.lowering.llvm.target import Target
 from ingot.tracer import dtypes
 from ingot.tracer.aval import Aval
+from ingot.tracer.primitives.contract import DotGeneral
 from ingot.tracer.primitives.elementwise import ConvertElementType
 from ingot.tracer.record import replace
 
 NEAR = 1 << 20
 """Bytes of a right operand that stays in a second-level cache."""
+LEAST = 1 << 15
+"""Products that are worth the start of another kernel."""
 FEW_ROWS = 6
 """Rows that share a panel too seldom."""
 
@@ -120,7 +124,7 @@ def suits_panels(plan: Plan, target: Target, constant: bool) -> bool:
         return False
     if constant:
         return True
-    if m * n * k < 1 << 15:
+    if m * n * k < LEAST:
         return False
     reads = _computed(plan, plan.left) and _computed(plan, plan.right)
     if reads and unit(plan.right, plan.last(COLUMNS)):
@@ -128,6 +132,17 @@ def suits_panels(plan: Plan, target: Target, constant: bool) -> bool:
         near = all(isinstance(x, int) for x in sizes) and n * k * ir.BYTES[plan.compute_dtype] <= NEAR
         return not near and m > FEW_ROWS
     return m > FEW_ROWS
+
+
+def repeats(primitive: DotGeneral, avals: Sequence[Aval], side: int) -> int | None:
+    """How often a contraction copies each element of an operand (0 left, 1 right); None when it may not copy
+    at all. By its shapes alone, before axes are merged."""
+    left, right = ([known(x.shape[a]) for a in primitive.free(s, x.ndim)] for s, x in enumerate(avals))
+    m, n = math.prod(left), math.prod(right)
+    k = math.prod(known(avals[0].shape[a]) for a in primitive.contract[0])
+    if len(primitive.contract[0]) != 1 or min(n, k) < 16 or m <= FEW_ROWS or m * n * k < LEAST:
+        return None
+    return -(-m // ROW_BLOCK) if side else 1
 
 
 def _computed(plan: Plan, point: pt.Point) -> bool:

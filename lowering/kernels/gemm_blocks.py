@@ -11,6 +11,8 @@ PIECE = 1 << 20
 """Products of a piece, at least, where there are enough: some 20 microseconds."""
 PIECES = 32
 """Pieces to aim at: a few for each thread of a processor."""
+ROW_BLOCK = 512
+"""Most rows of a piece, with wide vectors; half of it with others."""
 UNKNOWN = 512
 """What an extent that is not known is taken for when pieces are sized."""
 
@@ -55,7 +57,7 @@ def blocking(plan: Plan, target: Target) -> Blocking:
     m, n = (plan.extent(plan.last(role)) for role in (ROWS, COLUMNS))
     k = plan.steps
     lanes, width, height = tile_shape(target, plan.compute_dtype, m, n)
-    most = deep = 512 if target.bits == 512 else 256
+    most = deep = ROW_BLOCK if target.bits == 512 else ROW_BLOCK // 2
     depth = deep
     if isinstance(k, int):
         depth = max(1, -(-k // max(1, round(k / deep))))
