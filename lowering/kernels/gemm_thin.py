@@ -115,7 +115,9 @@ class _Thin:
             for extent, index in zip(counts, where, strict=False):
                 self.number = self.number * body.extent(extent) + index
             self.lo = b.let(column * self.block, "lo")
-            self.length = b.let(ir.minimum(body.extent(self.n) - self.lo, self.block), "length")
+            self.length: Expr = ir.index(self.block)
+            if not (isinstance(self.n, int) and self.n % self.block == 0):
+                self.length = b.let(ir.minimum(body.extent(self.n) - self.lo, self.block), "length")
             write(where)
         return Built(b.kernel(), tuple(body.params), pieces, scratch)
 
@@ -171,6 +173,8 @@ class _Thin:
             vector_loop(b, ir.index(0), self.length, self.lanes, [[]], clear)
         border = b.let(hi - (hi - lo) % self.step, "border")
         for first, last, step in ((lo, border, self.step), (border, hi, 1)):
+            if first == last:
+                continue
             with b.loop("k", first, last, step) as scope, self.body.block():
                 assert scope.index is not None
                 self.add(scope.index, step)
