@@ -39,6 +39,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
 
 from ingot.lowering import loop as ir
 from ingot.lowering.loop import BOOL, IDX, Expr, Kernel, Stmt, Type, Var
@@ -288,12 +290,13 @@ class _Verifier:
             node, ready = stack.pop()
             if id(node) in self._checked:
                 continue
-            if ready:
+            operands = () if ready else children(node)
+            if operands:
+                stack.append((node, True))
+                stack.extend([(child, False) for child in operands])
+            else:
                 self.node(node)
                 self._checked[id(node)] = node
-            else:
-                stack.append((node, True))
-                stack.extend((child, False) for child in children(node))
 
     def type(self, type: Type) -> None:
         self.require(type.dtype in ir.DTYPES, f"unknown dtype {type.dtype!r}")
@@ -399,24 +402,26 @@ class _Verifier:
 
 def children(e: Expr) -> tuple[Expr, ...]:
     """The operands of an expression, in order."""
-    match e:
-        case ir.Unary(_, x) | ir.Convert(x, _) | ir.Bitcast(x, _) | ir.Broadcast(x, _) | ir.ReduceLanes(_, x):
-            return (x,)
-        case (
-            ir.Binary(_, a, b)
-            | ir.Compare(_, a, b)
-            | ir.Ramp(a, b, _)
-            | ir.Shuffle(a, b, _)
-            | ir.Extract(a, b)
-        ):
-            return a, b
-        case ir.Select(a, b, c) | ir.Insert(a, b, c):
-            return a, b, c
-        case ir.Math(_, args):
-            return args
-        case ir.Load(_, index, _, mask, otherwise, _):
-            return tuple(x for x in (index, mask, otherwise) if x is not None)
-    return ()
+    operands = _OPERANDS.get(type(e))
+    return () if operands is None else operands(e)
+
+
+def _of_load(e: ir.Load) -> tuple[Expr, ...]:
+    if e.mask is None and e.otherwise is None:
+        return (e.index,)
+    return tuple(x for x in (e.index, e.mask, e.otherwise) if x is not None)
+
+
+_OPERANDS: dict[type[Expr], Callable[[Any], tuple[Expr, ...]]] = {
+    **dict.fromkeys((ir.Unary, ir.Convert, ir.Bitcast, ir.Broadcast, ir.ReduceLanes), lambda e: (e.x,)),
+    **dict.fromkeys((ir.Binary, ir.Compare, ir.Shuffle), attrgetter("left", "right")),
+    ir.Ramp: attrgetter("base", "step"),
+    ir.Extract: attrgetter("x", "lane"),
+    ir.Select: attrgetter("mask", "yes", "no"),
+    ir.Insert: attrgetter("x", "lane", "value"),
+    ir.Math: attrgetter("args"),
+    ir.Load: _of_load,
+}
 
 
 def _kind(type: Type) -> str:

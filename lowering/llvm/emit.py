@@ -385,11 +385,12 @@ class _Emitter:
             node, ready = stack.pop()
             if id(node) in memo:
                 continue
-            if ready:
-                memo[id(node)] = (node, self.node(node))
-            else:
+            operands = () if ready else children(node)
+            if operands:
                 stack.append((node, True))
-                stack.extend((child, False) for child in reversed(children(node)))
+                stack.extend([(child, False) for child in reversed(operands)])
+            else:
+                memo[id(node)] = (node, self.node(node))
         return memo[id(expr)][1]
 
     def node(self, e: Expr) -> str:
