@@ -97,6 +97,28 @@ _LAZY_NAMES = {
         "ingot.memory",
     ),
     **dict.fromkeys(("finfo", "iinfo", "isdtype"), "ingot.tracer.dtype_info"),
+    **dict.fromkeys(("einsum", "einsum_path"), "ingot.tracer.ops.einsum"),
+    **dict.fromkeys(
+        """
+        conv1d conv2d conv3d conv_general conv_transpose1d conv_transpose2d conv_transpose3d
+        convolve
+        """.split(),
+        "ingot.tracer.ops.convolution",
+    ),
+    **dict.fromkeys(
+        """
+        dequantize gather_qmm gather_qqmm qqmm quantize quantized_matmul
+        """.split(),
+        "ingot.tracer.ops.quantized",
+    ),
+    **dict.fromkeys(("hadamard_transform",), "ingot.tracer.ops.hadamard"),
+    **dict.fromkeys(("from_fp8", "to_fp8"), "ingot.tracer.ops.float8"),
+    **dict.fromkeys(
+        """
+        bartlett blackman hamming hanning
+        """.split(),
+        "ingot.tracer.ops.windows",
+    ),
     "get_num_threads": "ingot.runtime.threads",
     "set_num_threads": "ingot.runtime.threads",
     "runtime_info": "ingot.runtime.info",
@@ -146,6 +168,28 @@ if TYPE_CHECKING:
     from ingot.runtime.info import runtime_info
     from ingot.runtime.threads import get_num_threads, set_num_threads
     from ingot.tracer.dtype_info import finfo, iinfo, isdtype
+    from ingot.tracer.ops.convolution import (
+        conv1d,
+        conv2d,
+        conv3d,
+        conv_general,
+        conv_transpose1d,
+        conv_transpose2d,
+        conv_transpose3d,
+        convolve,
+    )
+    from ingot.tracer.ops.einsum import einsum, einsum_path
+    from ingot.tracer.ops.float8 import from_fp8, to_fp8
+    from ingot.tracer.ops.hadamard import hadamard_transform
+    from ingot.tracer.ops.quantized import (
+        dequantize,
+        gather_qmm,
+        gather_qqmm,
+        qqmm,
+        quantize,
+        quantized_matmul,
+    )
+    from ingot.tracer.ops.windows import bartlett, blackman, hamming, hanning
 
 
 def __getattr__(name: str) -> Any:

@@ -16,16 +16,6 @@ from ingot.tracer.ops.contract import (
     tensordot,
     vecdot,
 )
-from ingot.tracer.ops.convolution import (
-    conv1d,
-    conv2d,
-    conv3d,
-    conv_general,
-    conv_transpose1d,
-    conv_transpose2d,
-    conv_transpose3d,
-    convolve,
-)
 from ingot.tracer.ops.creation import (
     arange,
     asarray,
@@ -53,17 +43,6 @@ from ingot.tracer.ops.cumulative import (
     cumulative_sum,
     diff,
     logcumsumexp,
-)
-from ingot.tracer.ops.einsum import (
-    einsum,
-    einsum_path,
-)
-from ingot.tracer.ops.float8 import (
-    from_fp8,
-    to_fp8,
-)
-from ingot.tracer.ops.hadamard import (
-    hadamard_transform,
 )
 from ingot.tracer.ops.index import (
     as_strided,
@@ -168,14 +147,6 @@ from ingot.tracer.ops.math import (
     view,
     where,
 )
-from ingot.tracer.ops.quantized import (
-    dequantize,
-    gather_qmm,
-    gather_qqmm,
-    qqmm,
-    quantize,
-    quantized_matmul,
-)
 from ingot.tracer.ops.reduce import (
     all,
     any,
@@ -237,12 +208,6 @@ from ingot.tracer.ops.sort import (
     topk,
     unique,
 )
-from ingot.tracer.ops.windows import (
-    bartlett,
-    blackman,
-    hamming,
-    hanning,
-)
 
 __all__ = [
     "abs",
@@ -277,14 +242,12 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
-    "bartlett",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
-    "blackman",
     "block_masked_mm",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -297,14 +260,6 @@ __all__ = [
     "conj",
     "conjugate",
     "contiguous",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_general",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "convolve",
     "cos",
     "cosh",
     "count_nonzero",
@@ -316,14 +271,11 @@ __all__ = [
     "cumulative_sum",
     "degrees",
     "depends",
-    "dequantize",
     "diag",
     "diagonal",
     "diff",
     "divide",
     "divmod",
-    "einsum",
-    "einsum_path",
     "empty",
     "empty_like",
     "equal",
@@ -337,17 +289,11 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
-    "from_fp8",
     "full",
     "full_like",
     "gather_mm",
-    "gather_qmm",
-    "gather_qqmm",
     "greater",
     "greater_equal",
-    "hadamard_transform",
-    "hamming",
-    "hanning",
     "identity",
     "imag",
     "inner",
@@ -399,9 +345,6 @@ __all__ = [
     "power",
     "prod",
     "put_along_axis",
-    "qqmm",
-    "quantize",
-    "quantized_matmul",
     "radians",
     "real",
     "reciprocal",
@@ -439,7 +382,6 @@ __all__ = [
     "tanh",
     "tensordot",
     "tile",
-    "to_fp8",
     "topk",
     "trace",
     "transpose",
