@@ -11,8 +11,8 @@ import ctypes
 import marshal
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ class _Layout:
     for each. `work`: picoseconds of the kernels that can run in parallel. `long`: the last call took long, or
     there was none yet, or how long it takes depends on the data."""
 
-    __slots__ = ("dims", "env", "outputs", "workspace", "scratch", "work", "long")
+    __slots__ = ("dims", "env", "outputs", "makes", "workspace", "scratch", "work", "long")
 
     def __init__(
         self, dims: Any, env: Mapping[str, int], outputs: tuple[Aval, ...], workspace: int, scratch: int,
@@ -179,6 +179,7 @@ class _Layout:
         self.dims, self.env, self.outputs = dims, env, outputs
         self.workspace, self.scratch, self.work = workspace, scratch, work
         self.long = True
+        self.makes = [_maker(aval) for aval in outputs]
 
 
 class _Frame:
@@ -359,7 +360,7 @@ class Executable:
         layout = self._layout(views)
         # keeps copies of inputs alive while the program runs
         inputs = [_contiguous(v) for v in views]
-        outputs = [pool.empty(a.shape, a.dtype.numpy) for a in layout.outputs]  # type: ignore[arg-type]
+        outputs = [make() for make in layout.makes]
         try:
             frame = self._frames.pop()
         except IndexError:  # all of them are in use
@@ -417,7 +418,7 @@ class Executable:
                 self._layouts.clear()
             self._layouts[key] = found
         for view, dtype in zip(views, self._dtypes, strict=True):
-            if view.dtype != dtype.numpy:
+            if view.dtype is not dtype.numpy and view.dtype != dtype.numpy:
                 raise ShapeError(f"[{self.program.name}] expected {self._expected()}, got {_shown(views)}.")
         return found
 
@@ -545,6 +546,12 @@ def _out_of_bounds(index: int, extent: int, what: int) -> str:
 
 
 _BYTES = np.dtype(np.uint8)
+
+
+def _maker(aval: Aval) -> Callable[[], np.ndarray]:
+    """What makes memory for a result; where a result fits into a cache line, NumPy is fastest."""
+    empty: Any = np.empty if int(aval.nbytes) <= ALIGNMENT else pool.empty
+    return partial(empty, aval.shape, aval.dtype.numpy)
 
 
 def _rounded(nbytes: int) -> int:
