@@ -580,8 +580,8 @@ class _Probe(Dispatched):
         return -2 * x.item()
 
 
-def _aligned(x: array) -> bool:
-    return x._value.view.__array_interface__["data"][0] % ALIGNMENT == 0
+def _aligned(view: np.ndarray) -> bool:
+    return view.__array_interface__["data"][0] % ALIGNMENT == 0
 
 
 def _try(native: _Native) -> None:
@@ -591,7 +591,7 @@ def _try(native: _Native) -> None:
     x, y = map(wrap, probe.inputs)
     table = Table(native, [True], True)
     entries: list[Entry] = []
-    for given, result in ((x, aval), (x, Aval((100,), aval.dtype))):
+    for given, result in ((x, Aval((2, 3), aval.dtype)), (x, Aval((100, 2), aval.dtype))):
         words, hash = native.words((given,), {"key": len(entries)}, True) or (None, 0)
         _require(words is not None, "describes nothing in a test")
         program = native.image.address("twice")
@@ -602,9 +602,11 @@ def _try(native: _Native) -> None:
 
     def calls() -> bool:
         answers = [probe(x, key=i % 2) for i in range(4 * _KEPT)]
-        right = all(type(a) is array and a.tolist()[0] == 42 and a._value.serial == 0 for a in answers)
-        right = right and all(a.shape == (100,) and _aligned(a) for a in answers[1::2])
-        memory = {a._value.view.__array_interface__["data"][0] for a in answers}
+        views = [a._value.view for a in answers if type(a) is array and a._value.serial == 0]
+        right = len(views) == len(answers) and all(v.flags.c_contiguous and v.flat[0] == 42 for v in views)
+        right = right and all(v.shape == (2, 3) for v in views[::2])
+        right = right and all(v.shape == (100, 2) and _aligned(v) for v in views[1::2])
+        memory = {v.__array_interface__["data"][0] for v in views}
         return right and len(memory) == len(answers)
 
     _require(calls() and calls(), "wrong results in a test")

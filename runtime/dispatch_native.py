@@ -526,8 +526,10 @@ def _new_view(api: Api, output: Output) -> NumpyArray:
             return null
         data = offset(root.data, -cast(i64, root.data) & (ALIGNMENT - 1))
     _hold(api, output.dtype)
-    extents = output.extents
-    view = api.new_array(api.numpy_type, output.dtype, i32(output.axes), extents, null, data, WRITEABLE, null)
+    axes = i32(output.axes)
+    # without memory of ours, flags would ask for Fortran's order
+    flags = i32(0) if data == null else i32(WRITEABLE)
+    view = api.new_array(api.numpy_type, output.dtype, axes, output.extents, null, data, flags, null)
     if root != null and view == null:
         _drop(api, cast(Object, root))
     elif root != null and api.set_base(view, root) != 0:

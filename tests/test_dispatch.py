@@ -464,6 +464,16 @@ def test_kept_results_are_given_back():
     assert f(x).tolist() == [2.0] * 5000
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2, 5), (7, 5), (9, 11), (40, 30), (100, 70)])
+def test_results_are_in_row_order(shape):
+    f = mx.compile(lambda x: (x * 2, mx.transpose(x)))
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    held = [warm(f, mx.array(x)) for _ in range(6)]
+    for double, turned in held:
+        assert is_native(double) and np.array_equal(np.asarray(double), x * 2)
+        assert np.array_equal(np.asarray(turned), x.T)
+
+
 def test_results_are_aligned():
     f = mx.compile(lambda x: x + 1)
     for n in (65, 100, 1024, 1025, 9000):
