@@ -370,3 +370,27 @@ def test_parts_of_a_long_sum() -> None:
     parts = made.program.kernels[made.program.steps[0].kernel]  # type: ignore[index]
     assert isinstance(parts.parallel, int) and parts.parallel >= 8
     check(lambda x, w, b: x @ w + b, normal(2, 1, 2050), normal(2, 2050, 1030), bias, k=2050)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_same_bits_with_any_number_of_threads(dtype: mx.Dtype) -> None:
+    """Panels, rows laid out before, parts of a sum, panels of constants: pieces depend on shapes alone."""
+    weights = mx.array(normal(600, 300)).astype(dtype)
+    cases = [
+        (lambda x, y: x @ y, (600, 700), (700, 600)),
+        (lambda x, y: x.T @ y.T, (700, 300), (300, 700)),
+        (lambda x, y: x @ y, (2, 1500), (1500, 1100)),
+        (lambda x, y: mx.tanh(x @ weights + y), (130, 600), (1, 300)),
+    ]
+    before = mx.get_num_threads()
+    try:
+        for function, *shapes in cases:
+            arrays = [mx.array(normal(*shape)).astype(dtype) for shape in shapes]
+            f = mx.compile(function)
+            found = []
+            for n in (1, 2, 3, 8):
+                mx.set_num_threads(n)
+                found.append(np.array(f(*arrays).view(mx.uint8)).tobytes())
+            assert found.count(found[0]) == len(found)
+    finally:
+        mx.set_num_threads(before)

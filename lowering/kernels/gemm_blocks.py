@@ -43,10 +43,16 @@ def tile_shape(target: Target, dtype: str, rows: Extent, columns: Extent) -> tup
     many = target.registers >= 32
     width = min(4 if many else 2, max(-(-known(columns) // lanes), 1))
     height = ({4: 6, 3: 8, 2: 12, 1: 16} if many else {2: 6, 1: 8})[width]
-    few = max(known(rows), 1)
-    if few <= 4 * height:  # a little less where then no rows are left over
-        height = next((h for h in range(min(height, few), height // 2, -1) if few % h == 0), min(height, few))
-    return lanes, width, height
+    return lanes, width, even_height(height, rows)
+
+
+def even_height(height: int, rows: Extent) -> int:
+    """At most `height` rows, and not much less: so many that none are left over, where there is such a
+    number. Then one tile is all the code that there is."""
+    if not isinstance(rows, int):
+        return height
+    most = min(height, max(rows, 1))
+    return next((h for h in range(most, 2 * height // 3 - 1, -1) if rows % h == 0), most)
 
 
 def blocking(plan: Plan, target: Target) -> Blocking:

@@ -19,7 +19,7 @@ from ingot.lowering import points as pt
 from ingot.lowering.groups import Built, Memory
 from ingot.lowering.kernels.body import Body
 from ingot.lowering.kernels.contraction import COLUMNS, ROWS, SUMMED, Plan
-from ingot.lowering.kernels.gemm_blocks import PIECE, known
+from ingot.lowering.kernels.gemm_blocks import PIECE, even_height, known
 from ingot.lowering.kernels.gemm_pack import digits
 from ingot.lowering.kernels.loops import fitting_lanes, fitting_unroll
 from ingot.lowering.llvm.target import Target
@@ -31,7 +31,7 @@ from ingot.tracer import dims
 from ingot.tracer.dims import Extent
 
 ROW_BLOCK = 48
-"""Rows of a parallel piece: a multiple of every tile height."""
+"""Rows of a parallel piece, about: a multiple of the height of a tile."""
 K_BLOCK = 256
 """Products added to one accumulator before it joins the total, which bounds the rounding error."""
 
@@ -82,9 +82,7 @@ class _Builder:
         else:
             self.width = fitting_unroll(wide, self.lanes, extent)
             self.height = 6 if self.width > 1 else 8
-        height = self.extent(self.rows)
-        if isinstance(height, int):
-            self.height = min(self.height, max(height, 1))
+        self.height = even_height(self.height, self.extent(self.rows))
 
     def extent(self, axis: int | None) -> Extent:
         return self.plan.extent(axis)
@@ -115,10 +113,11 @@ class _Builder:
         """Rows and columns of a piece: as many as make it worth a thread's while."""
         m, n, k = (known(self.extent(axis)) for axis in (self.rows, self.columns, self.summed))
         step = self.width if self.by_lanes_of_k else self.width * self.lanes
-        rows = max(min(-(-m // self.height) * self.height, ROW_BLOCK), 1)
+        block = ROW_BLOCK // self.height * self.height
+        rows = min(-(-max(m, 1) // self.height) * self.height, block)
         columns = max(PIECE // max(rows * k, 1) // step, 1) * step
         if columns >= n and n * rows * k < PIECE:  # few columns: more rows
-            rows = max(PIECE // max(n * k, 1) // ROW_BLOCK, 1) * ROW_BLOCK
+            rows = max(PIECE // max(n * k, 1) // block, 1) * block
         return rows, columns
 
     def part(self, number: Expr, size: int, extent: Extent) -> tuple[Expr, Extent | Expr]:
