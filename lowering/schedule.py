@@ -33,7 +33,8 @@ class Scheduled:
     """A group with its kernel, or with one of several. `buffers` are the graph values behind the kernel's
     buffers, after which come those of `packs`, kernels that must run before; `primitives` counts what was
     fused, by name; `cost` is about the number of instructions per element of the group's space. Buffers with
-    numbers below 0 belong to the group alone: `shared` tells what they hold."""
+    numbers below 0 belong to the group alone: `shared` tells what they hold. The kernels after the first of a
+    group count as one `join`."""
 
     group: Group
     built: Built
@@ -85,7 +86,7 @@ def schedule(
     found = []
     for number, part in enumerate(parts[0]):
         over = Group(group.kind, part.space, group.reduced, group.roots)
-        shown = () if number else tuple(counts.items())
+        shown = (("join", 1),) if number else tuple(counts.items())
         found.append(Scheduled(over, part.built, part.buffers, shown, cost, shared=parts[1]))
     return found
 
