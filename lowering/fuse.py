@@ -157,8 +157,11 @@ class _Fuser:
         puller = Puller(self.graph, Points(), lambda v: not self.inlines(v), nothing)
         found = reachable([puller.pull(node.operands[side], rows.whole_index(avals[side].shape))])
         applied = [p for p in found if isinstance(p, Apply)]
+        # what follows another kernel's result belongs to that kernel
+        first = self.graph.first_result
         plain = all(
-            isinstance(p, Apply | Number) or (isinstance(p, Read) and not p.masks and not p.place.loaded)
+            isinstance(p, Apply | Number)
+            or (isinstance(p, Read) and p.value < first and not p.masks and not p.place.loaded)
             for p in found
         )
         cost = sum(rules.costs.get(type(p.primitive), 1) for p in applied)

@@ -193,6 +193,9 @@ def test_operands_are_evaluated_as_they_are_copied() -> None:
     made, got = run(graph, *narrow)
     assert len(kernels(made)) == 2
     np.testing.assert_array_equal(got, narrow[0].astype(np.int32) @ narrow[1].astype(np.int32))
+    # what follows a product stays with it
+    graph = traced(lambda x, w, v: mx.tanh(x @ w) @ v, *avals(x, normal(90, 70), normal(70, 70)))
+    assert kernels(lower(graph, current())) == ["dot_general_tanh", "dot_general"]
     # another reader: the value is stored, and read by both
     graph = traced(lambda x, y: (mx.tanh(x) @ y) * mx.tanh(x).sum(), *avals(x, normal(90, 70)))
     assert "pack_rows" not in kernels(lower(graph, current()))
