@@ -154,8 +154,10 @@ def is_one(extent: Extent) -> bool:
 
 
 def squeezed(index: Index, shape: Sequence[Extent]) -> Index:
-    """`index` with 0 along axes of extent 1."""
-    return tuple(ZERO if is_one(n) else place for place, n in zip(index, shape, strict=True))
+    """`index` with 0 along axes of extent 1, but for what is loaded there: it may have to be checked."""
+    return tuple(
+        Place(0, (), place.loaded) if is_one(n) else place for place, n in zip(index, shape, strict=True)
+    )
 
 
 def full(shape: Sequence[Extent], first: int = 0) -> Index:

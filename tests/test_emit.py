@@ -677,7 +677,11 @@ def test_a_pass_builder_serves_one_run(monkeypatch):
     made = []
     create = binding.create_pass_builder
     monkeypatch.setattr(binding, "create_pass_builder", lambda *args: made.append(create(*args)) or made[-1])
-    text = emit_module([everything()[0]], HOST)
+    b = Builder("tile")
+    tile = b.alloc("tile", "f32", 4, "register")
+    b.store(tile, 0, b.load(b.buffer("x", "f32"), 0, 4))
+    b.store(b.buffer("y", "f32", "write"), 0, b.load(tile, 0, 4))
+    text = emit_module([b.kernel()], HOST)
     for _ in range(3):
         codegen.compile_module(text, HOST)
     assert len(set(map(id, made))) == 3

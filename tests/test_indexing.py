@@ -442,3 +442,21 @@ def _as(mlx, index):
     if isinstance(index, tuple):
         return tuple(_as(mlx, item) for item in index)
     return mlx.array(index) if isinstance(index, np.ndarray) else index
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_compiled_indices_are_checked_where_the_element_does_not_depend_on_them(size):
+    wrong, right = mx.array([size]), mx.array([size - 1])
+    row = mx.array([1.0, 2.0])
+    for fun in (
+        lambda i: mx.ones((size,))[i],
+        lambda i: (mx.ones((size,)) * 2)[i] + 1,
+        lambda i: mx.broadcast_to(row, (size, 2))[i, 1],
+        lambda i: mx.broadcast_to(row.astype(mx.complex64), (size, 2))[i],
+        lambda i: mx.slice(mx.broadcast_to(row, (size, 2)), i, axes=(0,), slice_size=(1, 2)),
+        lambda i: (row[:1] if size == 1 else mx.arange(3.0))[i],
+    ):
+        assert mx.compile(fun)(right).tolist() == fun(right).tolist()
+        for run in (fun, mx.compile(fun)):
+            with pytest.raises(IndexError, match="out of bounds"):
+                mx.eval(run(wrong))

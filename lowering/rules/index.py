@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingot.lowering.loop import NARROW_FLOATS
-from ingot.lowering.points import ZERO, Place, broadcast_index, fixed
+from ingot.lowering.points import ZERO, Place, Point, broadcast_index, fixed, reachable
 from ingot.lowering.rules.registry import indexes, nests
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
@@ -25,14 +25,26 @@ def _gather(p: ix.Gather, s: Site, index: Index) -> Pulling:
     window, shape = index[among], s.result.shape[among]
     rest = [*index[: p.position], *index[p.position + rank :]]
     found = [ZERO] * x.ndim
+    checks = []
     for operand, (axis, aval) in enumerate(zip(p.axes, positions, strict=True), start=1):
         at = broadcast_index(window, aval.shape, shape)
         chosen = yield s.ask(at, operand)
         checked = s.points.bounded(chosen, x.shape[axis], "gather", s.masks, loops_of(at, aval.shape))
         found[axis] = Place(0, (), ((checked, 1),))
+        checks.append((checked, x.shape[axis]))
     for axis, place in zip((i for i in range(x.ndim) if i not in p.axes), rest, strict=True):
         found[axis] = place
-    return (yield s.ask(found))
+    return _checked(s, (yield s.ask(found)), checks)
+
+
+def _checked(s: Site, value: Point, checks: Sequence[tuple[Point, Extent]]) -> Point:
+    """`value`, together with the checks that it does not need: an index may lead to a broadcast element."""
+    needed = set(reachable([value]))
+    for index, extent in checks:
+        if index not in needed:
+            mask = s.points.within(Place(0, (), ((index, 1),)), extent)
+            value = s.points.choose((mask,), value, s.points.number(0, s.result.dtype.short))
+    return value
 
 
 def loops_of(index: Index, shape: Sequence[Extent]) -> frozenset[int]:
@@ -45,12 +57,14 @@ def loops_of(index: Index, shape: Sequence[Extent]) -> frozenset[int]:
 @indexes(ix.DynamicSlice)
 def _dynamic_slice(p: ix.DynamicSlice, s: Site, index: Index) -> Pulling:
     moved = list(index)
+    checks = []
     for nth, axis in enumerate(p.axes):
         start = yield s.ask((fixed(nth),), 1)
         room = s.avals[0].shape[axis] - p.sizes[axis] + 1
         checked = s.points.bounded(start, room, "slice", s.masks)
         moved[axis] = moved[axis] + Place(0, (), ((checked, 1),))
-    return (yield s.ask(moved))
+        checks.append((checked, room))
+    return _checked(s, (yield s.ask(moved)), checks)
 
 
 @indexes(ix.DynamicUpdate)
