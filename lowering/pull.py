@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ingot.lowering import rules
-from ingot.lowering.points import ZERO, Place, Point, Points, broadcast_index, linear
+from ingot.lowering.points import Place, Point, Points, broadcast_index, linear
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
