@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ingot.lowering import rules
-from ingot.lowering.points import Place, Point, Points, broadcast_index, linear
+from ingot.lowering.points import ZERO, Place, Point, Points, broadcast_index, linear
 from ingot.tracer import dims
 from ingot.tracer.aval import Aval
 from ingot.tracer.dims import Extent
@@ -154,10 +154,8 @@ def is_one(extent: Extent) -> bool:
 
 
 def squeezed(index: Index, shape: Sequence[Extent]) -> Index:
-    """`index` with 0 along axes of extent 1, but for what is loaded there: it may have to be checked."""
-    return tuple(
-        Place(0, (), place.loaded) if is_one(n) else place for place, n in zip(index, shape, strict=True)
-    )
+    """`index` with 0 along axes of extent 1."""
+    return tuple(ZERO if is_one(n) else place for place, n in zip(index, shape, strict=True))
 
 
 def full(shape: Sequence[Extent], first: int = 0) -> Index:

@@ -65,8 +65,7 @@ _ROUGH = (
 )  # fmt: skip
 _ROUGH_COMPLEX = (
     ew.Exp, ew.Expm1, ew.Log, ew.Log1p, ew.Log2, ew.Log10, ew.Sin, ew.Cos, ew.Tan, ew.Asin, ew.Acos, ew.Atan,
-    ew.Sinh, ew.Cosh, ew.Tanh, ew.Asinh, ew.Acosh, ew.Atanh, ew.Sigmoid, ew.Sqrt, ew.Rsqrt, ew.Modulus,
-    ew.Modulus,
+    ew.Sinh, ew.Cosh, ew.Tanh, ew.Asinh, ew.Acosh, ew.Atanh, ew.Sigmoid, ew.Sqrt, ew.Rsqrt,
 )  # fmt: skip
 _DOMAIN: dict[type[Primitive], str] = {  # where functions stay far from their poles and edges
     ew.Log: "positive", ew.Log1p: "positive", ew.Log2: "positive", ew.Log10: "positive", ew.Acosh: "above",
@@ -357,6 +356,12 @@ def unary(m: Maker) -> None:
     elif kind == "f" and cls not in _CONTINUOUS:
         m.steady(x)
     m.add(cls(), x)
+
+
+def complex_part(m: Maker) -> None:
+    x = m.value("c")
+    cls = m.pick((ew.Conjugate, ew.Imag) if m.exact else (ew.Conjugate, ew.Imag, ew.Modulus))
+    m.add(cls(), m.inside(x, "inside") if cls is ew.Modulus else x, rough=cls is ew.Modulus)
 
 
 def rough(m: Maker) -> None:
@@ -723,8 +728,8 @@ def redundant(m: Maker) -> None:
 
 
 STEPS: tuple[tuple[Callable[[Maker], None], int], ...] = (
-    (unary, 5), (rough, 6), (rough_binary, 2), (binary, 10), (compare, 2), (select, 3), (convert, 4),
-    (bitcast, 1), (reduce_exact, 5), (reduce_rough, 4), (softmax, 1), (arg_reduce, 2),
+    (unary, 6), (complex_part, 3), (rough, 6), (rough_binary, 2), (binary, 10), (compare, 2), (select, 3),
+    (convert, 4), (bitcast, 1), (reduce_exact, 5), (reduce_rough, 4), (softmax, 1), (arg_reduce, 2),
     (transpose, 3), (reshape, 4), (slice_, 4), (slice_update, 2), (pad, 3), (concatenate, 3), (reverse, 2),
     (broadcast, 3), (iota, 2), (gather, 3), (scatter, 2), (dynamic, 2), (dot, 4), (matmul, 1),
     (random_bits, 1), (redundant, 1), (barrier, 1), (call, 1), (cond, 1), (while_loop, 1),

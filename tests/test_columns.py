@@ -228,3 +228,10 @@ def test_a_mean_of_something_else_is_no_centre() -> None:
     np.testing.assert_allclose(call(made(other, aval, aval), x, y)[0], want, rtol=1e-5)
     want = ((x64 - x64.sum(0) / 7) ** 2).sum(0) + y64.sum(0)
     np.testing.assert_allclose(call(made(wrong, aval, aval), x, y)[0], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 3, 4096])
+def test_no_columns(rows):
+    x = mx.zeros((rows, 0))
+    assert mx.compile(lambda x: mx.sum(x, axis=0))(x).shape == (0,)
+    assert mx.compile(lambda x: mx.var(x + 1, axis=0))(x).shape == (0,)

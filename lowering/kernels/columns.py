@@ -179,7 +179,7 @@ class _Writer(rows.Writer):
         self.rows = min(CHUNK * (RUN // max(extent, 1)), LONG_CHUNK) if few else CHUNK  # type: ignore[operator, type-var]
 
         if isinstance(extent, int):
-            self.width = min(self.width, -(-extent // self.lanes) * self.lanes)
+            self.width = min(self.width, max(1, -(-extent // self.lanes)) * self.lanes)
         self.all = Stage([*plain.reductions, *(m.reduction for m in columns.moments)])
         self.totals: list[str] = []
         self.piece: tuple[Expr, Expr] | None = None
