@@ -33,8 +33,9 @@ _MEMORY = 2048 + 512 * MOST  # SLOTS and SLOT there
 _MUTEX, _CONDITION, _SIGNALS, _ATTRIBUTES = 1024, 1152, 1280, 1408
 _SPIN = 50_000
 _STACK = 1 << 21
-_COMPILE_AFTER = 20_000_000_000
-"""Picoseconds of work after which a process compiles a pool that is not in the cache: about its price."""
+_COMPILE_AFTER = 2_500_000_000
+"""Picoseconds of work after which a process compiles a pool that is not in the cache. That takes 45 ms, once
+for all processes; a first call of a few milliseconds should not wait for it."""
 _PATIENCE = 1.0
 """Seconds to wait at exit for threads that are in the middle of a chunk."""
 
