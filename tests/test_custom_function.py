@@ -123,6 +123,18 @@ def test_rules_that_return_too_little():
         mx.custom_function(3)
 
 
+def test_a_function_that_updates_its_argument_in_place():
+    @mx.custom_function
+    def f(x):
+        x[0] = x[1] * 2
+        x += 1
+        return x.sum()
+
+    f.jvp(lambda x, t: t.sum())
+    x = mx.array([1.0, 2.0])
+    assert mx.compile(f)(x).item() == 8 and mx.grad(f)(x).tolist() == [0, 3] and x.tolist() == [1, 2]
+
+
 def test_no_growth_of_rules():
     f = product()
     for _ in range(50):

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from ingot.tracer import tree
-from ingot.tracer.array import array, record_all
+from ingot.tracer.array import record_all
 from ingot.tracer.primitives.control import Call
-from ingot.tracer.state import next_serial, tracing
-from ingot.tracer.trace import build_graph, concrete_argument
 from ingot.tracer.transforms.arguments import check_callable
+from ingot.tracer.transforms.closed_call import ClosedCall
 
 
 def checkpoint(fun: Callable) -> Callable:
@@ -21,31 +19,8 @@ def checkpoint(fun: Callable) -> Callable:
 
     @wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure = tree.flatten((args, kwargs))
-        operands = [x for x in leaves if isinstance(x, array)]
-        with tracing():
-            since = next_serial()
-            # Values stay known where they are, so that Python control flow works as in `fun`; and what `fun`
-            # leaves behind in its surroundings stays connected to them.
-            arguments = [concrete_argument(x) for x in operands]
-            inputs = [a._value for a in arguments]
-            found = iter(arguments)
-            new_args, new_kwargs = tree.unflatten(
-                structure, [next(found) if isinstance(x, array) else x for x in leaves]
-            )
-            out, out_tree = tree.flatten(fun(*new_args, **new_kwargs))
-            results = [x._value for x in out if isinstance(x, array)]
-            name = getattr(fun, "__name__", "f")
-            traced = build_graph(
-                name if name.isidentifier() else "f",
-                inputs,
-                results,
-                since=since,
-                close=True,
-            )
-        made = iter(
-            record_all(Call(traced.graph, "checkpoint"), *[x._value for x in operands], *traced.captured)
-        )
-        return tree.unflatten(out_tree, [next(made) if isinstance(x, array) else x for x in out])
+        call = ClosedCall(fun, args, kwargs)
+        graph = call.traced.graph
+        return call.result(record_all(Call(graph, "checkpoint"), *[h._value for h in call.handles]))
 
     return wrapped

@@ -7,11 +7,11 @@ from functools import update_wrapper
 from typing import Any
 
 from ingot.tracer import tree
-from ingot.tracer.array import array, record_all, wrap
+from ingot.tracer.array import array, record_all
 from ingot.tracer.primitives.custom import CustomFunction, Rules, frozen
-from ingot.tracer.state import next_serial, state, tracing
-from ingot.tracer.trace import build_graph, concrete_argument
+from ingot.tracer.state import state
 from ingot.tracer.transforms.arguments import check_callable
+from ingot.tracer.transforms.closed_call import ClosedCall, filled
 from ingot.tracer.transforms.grad import zeros_like
 from ingot.tracer.transforms.vmap import spread
 
@@ -67,35 +67,15 @@ class custom_function:  # noqa: N801  (MLX's name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         ruled = self._vjp or self._jvp or self._vmap
-        leaves, structure = tree.flatten((args, kwargs))
-        operands = [x for x in leaves if isinstance(x, array)]
-        if not ruled or not state.depth or not operands:
+        has_array = any(isinstance(x, array) for x in tree.leaves((args, kwargs)))
+        if not ruled or not state.depth or not has_array:
             return self._fun(*args, **kwargs)
-        with tracing():
-            since = next_serial()
-            arguments = [concrete_argument(x) for x in operands]
-            found = iter(arguments)
-            rebuilt = tree.unflatten(structure, [next(found) if isinstance(x, array) else x for x in leaves])
-            out, out_tree = tree.flatten(self._fun(*rebuilt[0], **rebuilt[1]))
-            name = getattr(self._fun, "__name__", "f")
-            traced = build_graph(
-                name if name.isidentifier() else "f",
-                [a._value for a in arguments],
-                [x._value for x in out if isinstance(x, array)],
-                since=since,
-                close=True,
-            )
-        statics = tuple([None if isinstance(x, array) else (x,) for x in leaves])
-        made_statics = tuple([None if isinstance(x, array) else (x,) for x in out])
-        rules = self._rules(structure, statics, out_tree, made_statics)
-        custom = CustomFunction(traced.graph, "custom", len(operands), None, None, rules)
-        handles = [*operands, *(wrap(v) for v in traced.captured)]
+        call = ClosedCall(self._fun, args, kwargs)
+        rules = self._rules(call.structure, call.statics, call.out_tree, call.made_statics)
+        custom = CustomFunction(call.traced.graph, "custom", len(call.operands), None, None, rules)
         if state.exporting:
-            made = frozen(custom, handles)
-        else:
-            made = list(record_all(custom, *[h._value for h in handles]))
-        results = iter(made)
-        return tree.unflatten(out_tree, [next(results) if s is None else s[0] for s in made_statics])
+            return call.result(frozen(custom, call.handles))
+        return call.result(record_all(custom, *[h._value for h in call.handles]))
 
     def _rules(self, structure: tree.Tree, statics: Any, out_tree: tree.Tree, made_statics: Any) -> Rules:
         """The rules on flat lists, the same object for the same call."""
@@ -139,8 +119,7 @@ class _Flat:
         return (args[0] if len(args) == 1 else args), kwargs
 
     def results(self, values: Sequence[Any]) -> Any:
-        found = iter(values)
-        return tree.unflatten(self.out_tree, [next(found) if s is None else s[0] for s in self.made_statics])
+        return filled(self.out_tree, self.made_statics, values)
 
     def backward(
         self, primals: Sequence[array], seeds: Sequence[array], results: Sequence[array]
