@@ -156,9 +156,6 @@ class CustomFunction(Call):
         again = CustomFunction(graph, self.kind, n, over(self.backward), over(self.forward), rules)
         return record_all(again, *_values(moved)), [0] * len(graph.outputs)
 
-    def _recorded(self, operands: Handles, graph: Graph) -> list[array]:
-        raise AssertionError("vmap records itself")
-
 
 def frozen(custom: CustomFunction, operands: Handles) -> list[array]:
     """Record `custom`, whose rules are Python functions, with graphs in their place. What these functions use

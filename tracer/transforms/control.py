@@ -281,7 +281,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable, init: Any) -> Any:
         turns = upper - lower
         if isinstance(turns, int):
             turns = max(turns, 0)
-        numbers = record(Iota((turns,), 0, dtypes.int32)) + array(0, dtypes.int32)
+        numbers = record(Iota((turns,), 0, dtypes.int32))
         step = lambda state, i: (body_fun(i + lower, state), None)  # noqa: E731
         return scan(step, init, numbers)[0]
     end = upper if isinstance(upper, array) else array(upper)
